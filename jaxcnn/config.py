@@ -1,0 +1,302 @@
+"""`Run` and its parts: all that determines a result and nothing else, and the one strict `override`.
+
+Nested frozen dataclasses: hashable, comparable, printable. This room imports neither jax nor numpy, so
+the command line can list, show and check experiments in a blink.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+# "paper": as the architecture's own table in models/ has it. A knob that an architecture does not have
+# must stay "paper"; any other value is an error, never ignored.
+Paper = Literal["paper"]
+Activation = Literal["paper", "relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "identity"]
+Pool = Literal["paper", "max", "avg", "subsample"]
+Init = Literal[
+    "paper",
+    "lecun1998",
+    "lecun_normal",
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "normal_0.01",
+]
+
+T = TypeVar("T")
+
+
+class InputError(Exception):
+    """What the user asked for cannot be done; the message names the value, the field and the choices."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """An architecture by name and its ablation knobs; the defaults stand in models/<net>.py."""
+
+    name: str = "lenet5"
+    activation: Activation = "paper"
+    pool: Pool = "paper"
+    pool_window: int | Paper = "paper"
+    pool_stride: int | Paper = "paper"
+    dropout: float | Paper = "paper"
+    init: Init = "paper"
+    widths: tuple[int, ...] | Paper = "paper"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set by name (see data/sources.py), its split, and the augmentation inside the step."""
+
+    name: str = "mnist"
+    train_examples: int | None = None  # None: all that validation leaves
+    validation_examples: int = 5000  # held out of the training split
+    split_seed: int = 0
+    pad: int = 0  # pixels of background on every side, before anything else
+    normalize: Literal["unit", "standardize", "lecun1998"] = "standardize"
+    shift: int = 0  # random translation by up to this many pixels (pad-and-crop)
+    crop: int | None = None  # side of a random crop; evaluation takes the centre
+    flip: bool = False  # left-right, with probability 1/2
+    noise: float = 0.0  # standard deviation of Gaussian noise, in normalised units
+
+
+@dataclass(frozen=True)
+class Optim:
+    """An optax optimiser and its schedule; warm-up and milestones are shares of all steps."""
+
+    name: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9  # Adam: beta1
+    nesterov: bool = False
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    decay: Literal["coupled", "decoupled"] = (
+        "coupled"  # coupled: added to the gradient, as in the papers
+    )
+    schedule: Literal["constant", "step", "cosine", "exponential"] = "constant"
+    warmup: float = 0.0  # linear, from 0
+    milestones: tuple[float, ...] = (0.5, 0.75)  # step: where the rate falls
+    factor: float = 0.1  # step: at each milestone; exponential: over the whole training
+
+
+@dataclass(frozen=True)
+class Train:
+    """How long, in what batches, in what precision, and how often the curve gets a point."""
+
+    batch_size: int = 128
+    epochs: float = 10.0
+    steps: int | None = None  # set: takes the place of epochs
+    eval_every: int | None = None  # steps between points of the curve; None: one epoch
+    eval_train_examples: int = 5000  # training examples behind each point's training error
+    label_smoothing: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Run:
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    train: Train = field(default_factory=Train)
+    seed: int = 0
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The config as JSON has it: nested dicts, tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The inverse of `to_dict`; absent fields take their defaults, unknown ones raise `InputError`."""
+    return override(cls(), dict(_leaves(values)))
+
+
+def digest(run: Run) -> str:
+    """Ten hex digits of what differs from the defaults, so a new field does not orphan old records."""
+    defaults = dict(_leaves(to_dict(Run())))
+    changed = {k: v for k, v in _leaves(to_dict(run)) if v != defaults[k]}
+    return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def steps_per_epoch(run: Run, train_examples: int) -> int:
+    """Whole batches only: the remainder of each epoch's order is left out, another one every epoch."""
+    return train_examples // run.train.batch_size
+
+
+def total_steps(run: Run, train_examples: int) -> int:
+    if run.train.steps is not None:
+        return run.train.steps
+    return max(1, round(run.train.epochs * steps_per_epoch(run, train_examples)))
+
+
+def eval_interval(run: Run, train_examples: int) -> int:
+    """Steps between two points of the curve."""
+    return run.train.eval_every or steps_per_epoch(run, train_examples)
+
+
+def override(config: T, changes: Mapping[str, Any]) -> T:
+    """`config` with dotted paths replaced: `{"optim.lr": 0.02}`.
+
+    A text value is read as the field's type, so the command line's `--set` uses the same words.
+    Raises `InputError` for an unknown path (close matches named), a wrong type or a wrong choice.
+    """
+    for path, value in changes.items():
+        config = _set(config, path.split("."), value, path)
+    return config
+
+
+def paths(config: Any, prefix: str = "") -> Iterable[str]:
+    """Every dotted path to a leaf of `config`."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from paths(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name
+
+
+def suggest(word: str, choices: Iterable[str]) -> str:
+    """' Did you mean …?' or '', for the end of an error's first sentence."""
+    close = difflib.get_close_matches(word, list(choices), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def check(run: Run) -> None:
+    """Raise `InputError` for a number outside its range; shapes are checked where the program is built."""
+    m, d, o, t = run.model, run.data, run.optim, run.train
+    rules = [
+        ("model.dropout", m.dropout, m.dropout == "paper" or 0 <= m.dropout < 1, "in [0, 1)"),
+        ("model.pool_window", m.pool_window, m.pool_window == "paper" or m.pool_window >= 1, "at least 1"),
+        ("model.pool_stride", m.pool_stride, m.pool_stride == "paper" or m.pool_stride >= 1, "at least 1"),
+        ("model.widths", m.widths, m.widths == "paper" or all(w >= 1 for w in m.widths), "all at least 1"),
+        ("data.train_examples", d.train_examples, d.train_examples is None or d.train_examples >= 1, "at least 1"),
+        ("data.validation_examples", d.validation_examples, d.validation_examples >= 0, "at least 0"),
+        ("data.pad", d.pad, d.pad >= 0, "at least 0"),
+        ("data.shift", d.shift, d.shift >= 0, "at least 0"),
+        ("data.crop", d.crop, d.crop is None or d.crop >= 1, "at least 1"),
+        ("data.noise", d.noise, d.noise >= 0, "at least 0"),
+        ("optim.lr", o.lr, o.lr > 0, "above 0"),
+        ("optim.momentum", o.momentum, 0 <= o.momentum < 1, "in [0, 1)"),
+        ("optim.beta2", o.beta2, 0 <= o.beta2 < 1, "in [0, 1)"),
+        ("optim.weight_decay", o.weight_decay, o.weight_decay >= 0, "at least 0"),
+        ("optim.warmup", o.warmup, 0 <= o.warmup < 1, "a share of all steps, in [0, 1)"),
+        ("optim.milestones", o.milestones, list(o.milestones) == sorted(set(o.milestones)) and all(0 < s < 1 for s in o.milestones), "rising shares of all steps, in (0, 1)"),
+        ("optim.factor", o.factor, 0 < o.factor <= 1, "in (0, 1]"),
+        ("train.batch_size", t.batch_size, t.batch_size >= 1, "at least 1"),
+        ("train.epochs", t.epochs, t.epochs > 0, "above 0"),
+        ("train.steps", t.steps, t.steps is None or t.steps >= 1, "at least 1"),
+        ("train.eval_every", t.eval_every, t.eval_every is None or t.eval_every >= 1, "at least 1"),
+        ("train.eval_train_examples", t.eval_train_examples, t.eval_train_examples >= 1, "at least 1"),
+        ("train.label_smoothing", t.label_smoothing, 0 <= t.label_smoothing < 1, "in [0, 1)"),
+        ("seed", run.seed, 0 <= run.seed < 2**31, "in [0, 2^31)"),
+    ]  # fmt: skip
+    for path, value, fine, allowed in rules:
+        if not fine or (isinstance(value, float) and not math.isfinite(value)):
+            raise InputError(f"{path}: {value!r} is not allowed; it must be {allowed}.")
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
+    names = [f.name for f in dataclasses.fields(config)]
+    name, rest = parts[0], parts[1:]
+    if name not in names:
+        # `lr` alone finds `optim.lr`: the last word of a path is what people remember.
+        done = path.split(".")[: -len(parts)]
+        known = [".".join([*done, p]) for p in paths(config)]
+        ends = [p for p in known if p.rsplit(".", 1)[-1] == parts[-1]]
+        hint = f" Did you mean {' or '.join(ends)}?" if ends else suggest(path, known)
+        where = f"fields of {'.'.join(done)}" if done else "fields"
+        raise InputError(f"{path}: no such field.{hint} The {where}: {', '.join(names)}.")
+    current = getattr(config, name)
+    if dataclasses.is_dataclass(current):
+        if not rest:
+            raise InputError(
+                f"{path}: a group of fields; set one of {', '.join(f'{path}.{p}' for p in paths(current))}."
+            )
+        return dataclasses.replace(config, **{name: _set(current, rest, value, path)})
+    if rest:
+        raise InputError(
+            f"{path}: {'.'.join(path.split('.')[: -len(rest)])} has no fields of its own."
+        )
+    kind = typing.get_type_hints(type(config))[name]
+    return dataclasses.replace(config, **{name: _read(kind, value, path)})
+
+
+def _read(kind: Any, value: Any, path: str) -> Any:
+    """`value` as a `kind`, or `InputError`. Text is parsed; an int is a float, but no bool is a number."""
+    for option in _options(kind):
+        try:
+            return _as(option, value)
+        except (TypeError, ValueError):
+            continue
+    choices = [
+        c for o in _options(kind) if typing.get_origin(o) is Literal for c in typing.get_args(o)
+    ]
+    hint = suggest(value, map(str, choices)) if isinstance(value, str) else ""
+    raise InputError(f"{path}: {value!r} is not {_describe(kind)}.{hint}")
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+    return typing.get_args(kind) if union else (kind,)
+
+
+def _as(kind: Any, value: Any) -> Any:
+    if kind is type(None):
+        if value is None or value == "none":
+            return None
+    elif typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif typing.get_origin(kind) is tuple:
+        items = (
+            [v for v in value.strip("()[] ").split(",") if v.strip()]
+            if isinstance(value, str)
+            else value
+        )
+        return tuple(_as(typing.get_args(kind)[0], v) for v in items)
+    elif kind is bool:
+        if value in (True, "true", "True"):
+            return True
+        if value in (False, "false", "False"):
+            return False
+    elif kind is str:
+        if isinstance(value, str):
+            return value
+    elif kind in (int, float) and not isinstance(value, bool):
+        if isinstance(value, str) or type(value) is kind or (kind is float and type(value) is int):
+            return kind(value)
+    raise TypeError
+
+
+def _describe(kind: Any) -> str:
+    words = []
+    for option in _options(kind):
+        if option is type(None):
+            words.append("none")
+        elif typing.get_origin(option) is Literal:
+            words += [repr(c) for c in typing.get_args(option)]
+        elif typing.get_origin(option) is tuple:
+            words.append(f"a list of {typing.get_args(option)[0].__name__}")
+        else:
+            words.append(
+                {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[
+                    option
+                ]
+            )
+    return f"one of {', '.join(words)}" if len(words) > 1 else words[0]

@@ -1,0 +1,229 @@
+"""`Experiment`: a claim, a base run, the few lines that differ between its arms, and what it predicts.
+
+Pure data. From it follow the grid of runs, their folders and, by the validation split alone, the setting
+at which each arm is compared.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxcnn import config
+from jaxcnn.config import InputError, Run
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number per run.
+
+    `final`: the last point of the curve; `mean`: the mean over the curve's points, a measure of speed that
+    is defined for every run; `steps_to`: the first step at which the error is at most `target`, linear
+    between points, and the whole budget for a run that never gets there; `gap`: test minus training error.
+    """
+
+    kind: Literal["final", "mean", "steps_to", "gap"]
+    split: Literal["train", "validation", "test"]
+    metric: Literal["error", "loss"] = "error"
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.kind == "steps_to") != (self.target is not None):
+            raise InputError(
+                f"Measure.target: {self.target!r}; 'steps_to' needs a target and no other kind takes one."
+            )
+        if self.split == "test" and self.kind not in ("final", "gap"):
+            raise InputError(
+                f"Measure.split: 'test' is touched once, at the last step; {self.kind!r} needs 'train' or 'validation'."
+            )
+
+    def __str__(self) -> str:
+        split = {"train": "training"}.get(self.split, self.split)
+        return {
+            "final": f"{split} {self.metric}",
+            "mean": f"mean {split} {self.metric} over training",
+            "steps_to": f"steps to {100 * (self.target or 0):g} % {split} {self.metric}",
+            "gap": f"generalisation gap (test - training {self.metric})",
+        }[self.kind]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`arm` has less (or greater) `measure` than `other`, paired by seed; and the published size, if any."""
+
+    measure: Measure
+    arm: str
+    than: str
+    direction: Literal["less", "greater"] = "less"
+    published: str = ""  # the figure, with its protocol where that differs from ours
+    source: str = ""  # paper, section, table or figure
+
+    def __str__(self) -> str:
+        return f"{self.arm} has {self.direction} {self.measure} than {self.than}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A claim on trial. `presets` are overrides of this very object: `{"base.train.epochs": 2.0, "seeds": (0, 1)}`."""
+
+    claim: str
+    source: str
+    base: Run
+    arms: Mapping[str, Mapping[str, Any]]
+    predictions: tuple[Prediction, ...]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    tune: Mapping[str, tuple[Any, ...]] = field(
+        default_factory=dict
+    )  # dotted path -> grid, the same for each arm
+    tune_seeds: tuple[int, ...] = (0, 1, 2)
+    tune_by: Measure = Measure("final", "validation")
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    name: str = ""  # the file's name
+
+    def __post_init__(self) -> None:
+        """Every arm, preset and prediction is checked when the file is imported."""
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        object.__setattr__(self, "tune_seeds", tuple(self.tune_seeds))
+        if not self.arms:
+            raise InputError("arms: none; an experiment needs at least one.")
+        if not self.seeds:
+            raise InputError("seeds: none; an experiment needs at least one.")
+        for p in self.predictions:
+            for arm in (p.arm, p.than):
+                if arm not in self.arms:
+                    raise InputError(
+                        f"predictions: {arm!r} is no arm.{config.suggest(arm, self.arms)} The arms: {', '.join(self.arms)}."
+                    )
+        if self.tune and (self.tune_by.split != "validation" or not self.tune_seeds):
+            raise InputError(
+                "tune_by: settings are chosen on 'validation', over at least one of tune_seeds."
+            )
+        if self.tune and self.base.data.validation_examples == 0:
+            raise InputError(
+                "base.data.validation_examples: 0; tuning chooses on validation and needs some."
+            )
+        for settings in grid(self).values():
+            for run in settings.values():
+                config.check(run)
+        for preset in self.presets:
+            with_preset(self, preset)
+
+    def measures(self) -> tuple[Measure, ...]:
+        """What the table shows: the predictions' measures, in order, and always the test error."""
+        named = [p.measure for p in self.predictions]
+        return tuple(dict.fromkeys([*named, Measure("final", "test")]))
+
+
+def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
+    """arm -> setting -> run (seed 0). A setting reads 'optim.lr=0.03'; an untuned arm has the one setting ''."""
+    out: dict[str, dict[str, Run]] = {}
+    for arm, changes in experiment.arms.items():
+        out[arm] = {}
+        base = config.override(experiment.base, changes)
+        for values in itertools.product(*experiment.tune.values()):
+            setting = dict(zip(experiment.tune, values, strict=True))
+            label = ", ".join(f"{path}={value}" for path, value in setting.items())
+            out[arm][label] = config.override(base, setting)
+    return out
+
+
+def choose(
+    experiment: Experiment, score: Callable[[str, Run], float | None]
+) -> dict[str, str] | None:
+    """arm -> its setting with the lowest mean score over `tune_seeds`; None while a score is missing.
+
+    `score(arm, run)` is `tune_by` of a finished run: infinite for a diverged one, None for an absent one.
+    """
+    chosen: dict[str, str] = {}
+    for arm, settings in grid(experiment).items():
+        means: dict[str, float] = {}
+        for label, run in settings.items():
+            if len(settings) == 1:
+                means[label] = 0.0
+                continue
+            scores = [score(arm, dataclasses.replace(run, seed=s)) for s in experiment.tune_seeds]
+            if any(s is None for s in scores):
+                return None
+            means[label] = sum(s for s in scores if s is not None) / len(scores)
+        chosen[arm] = min(means, key=lambda k: means[k])
+    return chosen
+
+
+def folder(root: Path, experiment: Experiment, arm: str, run: Run) -> Path:
+    """Where a run keeps its records: root/experiment/arm/seed-digest; other settings get other digests."""
+    return root / experiment.name / arm / f"seed{run.seed}-{config.digest(run)}"
+
+
+def with_preset(experiment: Experiment, preset: str) -> Experiment:
+    """The experiment under a preset; 'default' is the experiment as written unless it names one."""
+    if preset not in experiment.presets:
+        if preset == "default":
+            return experiment
+        choices = dict.fromkeys([*experiment.presets, "default"])
+        raise InputError(
+            f"--preset: {preset!r} is no preset of {experiment.name}.{config.suggest(preset, choices)} The presets: {', '.join(choices)}."
+        )
+    return change(dataclasses.replace(experiment, presets={}), experiment.presets[preset])
+
+
+def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """`override` for experiments: 'seeds', 'tune_seeds', 'tune.<path>', and 'base.<path>' for the runs."""
+    base, tune, own = experiment.base, dict(experiment.tune), {}
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        if head == "base" and rest:
+            base = config.override(base, {rest: value})
+        elif head == "tune" and rest in tune:
+            tune[rest] = tuple(value)
+        elif path in ("seeds", "tune_seeds"):
+            own[path] = tuple(value)
+        else:
+            choices = [
+                "seeds",
+                "tune_seeds",
+                *(f"tune.{p}" for p in tune),
+                *(f"base.{p}" for p in config.paths(base)),
+            ]
+            raise InputError(
+                f"{path}: no such field of an experiment.{config.suggest(path, choices)}"
+            )
+    return dataclasses.replace(experiment, base=base, tune=tune, **own)
+
+
+def available() -> list[str]:
+    """The names of the experiments that come with the repository."""
+    return sorted(p.stem for p in EXPERIMENTS.glob("*.py") if not p.stem.startswith("_"))
+
+
+def load(name: str) -> Experiment:
+    """An experiment by name, or by the path of a Python file that defines `EXPERIMENT`."""
+    path = Path(name) if name.endswith(".py") else EXPERIMENTS / f"{name}.py"
+    if not path.is_file():
+        if name.endswith(".py"):
+            raise InputError(f"{name}: no such file.")
+        raise InputError(
+            f"{name}: no such experiment.{config.suggest(name, available())} The experiments: {', '.join(available())};"
+            " or the path of a Python file that defines EXPERIMENT."
+        )
+    spec = importlib.util.spec_from_file_location(f"experiments.{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(
+        0, str(path.resolve().parent)
+    )  # so that a user's file can import its neighbours
+    try:
+        spec.loader.exec_module(module)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    found = getattr(module, "EXPERIMENT", None)
+    if not isinstance(found, Experiment):
+        raise InputError(f"{path}: defines no EXPERIMENT = Experiment(...).")
+    return dataclasses.replace(found, name=path.stem)

@@ -1,0 +1,161 @@
+"""One folder a run: append-only lines and small JSON files, the only thing that reports read.
+
+    run.json        the resolved config and where it ran: commit, versions, device, data fingerprint, command
+    metrics.jsonl   one row a point of the curve:
+                    {"step": 50, "batch": M, "train": M, "validation": M, "seconds": 1.2}
+    result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}; present when training ended
+    test.json       M on the test split at the last step; present once the table asked for it
+
+where M is {"loss": mean, "error": share, "count": examples}. A number that is not finite is null, and its
+row has "nonfinite": true. After a crash the rows behind the last checkpoint are made again, equal, so a
+reader takes the last row of each step; a torn last line is passed over.
+"""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from filelock import FileLock, Timeout
+
+from jaxcnn.config import InputError, Run, from_dict
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's folder as read from disk."""
+
+    folder: Path
+    info: dict[str, Any]  # run.json
+    rows: list[dict[str, Any]]  # metrics.jsonl, in order of step
+    result: dict[str, Any] | None
+    test: dict[str, Any] | None
+
+    @property
+    def run(self) -> Run:
+        return from_dict(Run, self.info["config"])
+
+    @property
+    def diverged(self) -> bool:
+        return self.result is not None and self.result["status"] == "diverged"
+
+
+def read(folder: Path) -> Record | None:
+    """The record in `folder`, or None where no run has begun."""
+    info = _read_json(folder / "run.json")
+    if info is None:
+        return None
+    rows: dict[int, dict[str, Any]] = {}
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(folder / "metrics.jsonl", encoding="utf-8") as lines,
+    ):
+        for line in lines:
+            with contextlib.suppress(
+                json.JSONDecodeError
+            ):  # torn by a crash; its step is run again
+                row = json.loads(line)
+                rows[row["step"]] = row
+    result, test = _read_json(folder / "result.json"), _read_json(folder / "test.json")
+    if result is not None:  # rows behind a kill that an earlier point of divergence made void
+        rows = {step: row for step, row in rows.items() if step <= result["step"]}
+    return Record(folder, info, [rows[step] for step in sorted(rows)], result, test)
+
+
+def is_finished(folder: Path) -> bool:
+    return (folder / "result.json").is_file()
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Atomically: a reader, or a crash, sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
+    ) as f:
+        try:
+            json.dump(finite(value), f, indent=1, allow_nan=False)
+            f.write("\n")
+            f.flush()
+            os.fsync(f.fileno())
+        except BaseException:
+            os.unlink(f.name)
+            raise
+    os.replace(f.name, path)
+
+
+def open_metrics(folder: Path) -> TextIO:
+    """metrics.jsonl for appending; a torn last line is ended first so that it spoils no other."""
+    path = folder / "metrics.jsonl"
+    torn = path.is_file() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+    f = open(path, "a", encoding="utf-8")
+    if torn:
+        f.write("\n")
+    return f
+
+
+def append(f: TextIO, row: dict[str, Any]) -> None:
+    f.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    f.flush()
+
+
+def finite(value: dict[str, Any]) -> dict[str, Any]:
+    """Numbers that JSON cannot hold become null, and the row says so."""
+    found = False
+
+    def clean(v: Any) -> Any:
+        nonlocal found
+        if isinstance(v, dict):
+            return {k: clean(w) for k, w in v.items()}
+        if isinstance(v, list | tuple):
+            return [clean(w) for w in v]
+        if isinstance(v, float) and not math.isfinite(v):
+            found = True
+            return None
+        return v
+
+    out = clean(value)
+    return out | {"nonfinite": True} if found else out
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[bool]:
+    """Whether this process may write to `folder`; the lock goes with the process, even by kill -9."""
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+def check_writable(root: Path) -> None:
+    """Raise `InputError` now rather than after an hour of training."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root) as f:
+            f.write(b"\0")
+            f.flush()
+    except OSError as error:
+        raise InputError(
+            f"--out: {root} cannot be written to: {error.strerror}. Name another folder."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: damaged ({error}). Move the run's folder away to run it afresh."
+        ) from error
