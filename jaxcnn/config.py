@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar
 Paper = Literal["paper"]
 Activation = Literal["paper", "relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "identity"]
 Pool = Literal["paper", "max", "avg", "subsample"]
-Init = Literal[
+Initializer = Literal[
     "paper",
     "lecun1998",
     "lecun_normal",
@@ -48,7 +48,7 @@ class Model:
     pool_window: int | Paper = "paper"
     pool_stride: int | Paper = "paper"
     dropout: float | Paper = "paper"
-    init: Init = "paper"
+    initializer: Initializer = "paper"
     widths: tuple[int, ...] | Paper = "paper"
 
 

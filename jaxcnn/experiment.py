@@ -8,7 +8,7 @@ import dataclasses
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -111,8 +111,9 @@ class Experiment:
         for settings in grid(self).values():
             for run in settings.values():
                 config.check(run)
-        for preset in self.presets:
-            with_preset(self, preset)
+        bare = dataclasses.replace(self, presets={}) if self.presets else self
+        for changes in self.presets.values():
+            change(bare, changes)
 
     def measures(self) -> tuple[Measure, ...]:
         """What the table shows: the predictions' measures, in order, and always the test error."""
@@ -169,7 +170,12 @@ def with_preset(experiment: Experiment, preset: str) -> Experiment:
         raise InputError(
             f"--preset: {preset!r} is no preset of {experiment.name}.{config.suggest(preset, choices)} The presets: {', '.join(choices)}."
         )
-    return change(dataclasses.replace(experiment, presets={}), experiment.presets[preset])
+    return change(experiment, experiment.presets[preset])
+
+
+def presets_of(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
+    """name -> changes, 'default' first."""
+    return {"default": {}, **experiment.presets}
 
 
 def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
@@ -194,6 +200,40 @@ def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
                 f"{path}: no such field of an experiment.{config.suggest(path, choices)}"
             )
     return dataclasses.replace(experiment, base=base, tune=tune, **own)
+
+
+def select(
+    experiment: Experiment,
+    preset: str = "default",
+    arms: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """What one launch asks for: a preset, some of the arms (none named: all), other seeds, other settings.
+
+    A setting of a tuned path takes the grid's place; one that an arm itself sets is an error.
+    """
+    experiment = with_preset(experiment, preset)
+    for path, value in (settings or {}).items():
+        users = [arm for arm, changes in experiment.arms.items() if path in changes]
+        if users:
+            raise InputError(f"--set {path}: the arms {', '.join(users)} set it themselves; pick one by --arms.")
+        base = config.override(experiment.base, {path: value})
+        tune = {p: grid for p, grid in experiment.tune.items() if p != path}
+        experiment = dataclasses.replace(experiment, base=base, tune=tune, presets={})
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise InputError(
+                f"--arms: {arm!r} is no arm of {experiment.name}.{config.suggest(arm, experiment.arms)}"
+                f" The arms: {', '.join(experiment.arms)}."
+            )
+    if arms:
+        kept = {arm: experiment.arms[arm] for arm in experiment.arms if arm in arms}
+        told = tuple(p for p in experiment.predictions if p.arm in kept and p.than in kept)
+        experiment = dataclasses.replace(experiment, arms=kept, predictions=told)
+    if seeds:
+        experiment = dataclasses.replace(experiment, seeds=tuple(seeds))
+    return experiment
 
 
 def available() -> list[str]:

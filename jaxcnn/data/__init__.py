@@ -1,0 +1,1 @@
+"""Where images come from (sources, prepare) and what a step does to them (augment)."""

@@ -1,0 +1,60 @@
+"""Checkpoints of a run: orbax, asynchronous and atomic. The only room that knows orbax."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+
+class Checkpoints:
+    """The checkpoints of one run's folder, the newest two."""
+
+    def __init__(self, folder: Path) -> None:
+        logging.set_verbosity(logging.ERROR)
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+
+    def save(self, step: int, tree: Any) -> None:
+        """Returns once `tree` (numpy leaves) is copied; `wait` for it to be on disk."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(tree))
+
+    def wait(self) -> None:
+        """Until all is on disk; raises what went wrong there."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def restore(self, like: Any) -> tuple[int, Any, list[str]]:
+        """(step, tree, complaints) of the newest whole checkpoint; step -1 and None where there is none.
+
+        `like` has the shapes and dtypes. A damaged checkpoint is passed over for the one before, deleted,
+        and named in the complaints.
+        """
+        complaints = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                tree = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                _same_shapes(like, tree)
+                return step, tree, complaints
+            except Exception as error:  # whatever orbax, tensorstore or json raise on damaged files
+                reason = str(error).strip().split("\n")[0][:120]
+                complaints.append(f"checkpoint at step {step} is damaged ({reason})")
+                self._manager.delete(step)
+        return -1, None, complaints
+
+
+def _same_shapes(like: Any, tree: Any) -> None:
+    """Orbax casts dtypes silently; here another shape or dtype is damage."""
+
+    def same(a: Any, b: Any) -> None:
+        b = np.asarray(b)
+        if a.shape != b.shape or a.dtype != b.dtype:
+            raise ValueError(f"found {b.dtype}{b.shape}, expected {a.dtype}{a.shape}")
+
+    jax.tree.map(same, like, tree)

@@ -1,0 +1,154 @@
+"""Runs -> cohorts -> compiled programs.
+
+Runs that differ only in numbers (`step.TRACED` and the seed) are a cohort: one compiled program trains them
+side by side, each with its own numbers, keys and data order. A run axis R stands first in every leaf.
+"""
+
+import functools
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxcnn import losses, sharding, step
+from jaxcnn.config import Run, steps_per_epoch
+from jaxcnn.losses import Sums
+from jaxcnn.step import Numbers, Problem, State
+
+T = TypeVar("T")
+EVAL_BATCH = 250
+
+
+class Carry(NamedTuple):
+    """What training carries from dispatch to dispatch, and all that a checkpoint holds."""
+
+    state: State
+    sums: Sums  # of the steps since the last point of the curve
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Resident:
+    """A data set on the device: train, validation and test, in this order, N examples in all."""
+
+    images: jax.Array  # uint8 [N, H, W, C]
+    labels: jax.Array  # int32 [N]
+    mean: jax.Array  # [C]
+    std: jax.Array  # [C]
+
+
+class Program(NamedTuple):
+    """A cohort's compiled functions. R runs; numbers is a dict of [R] arrays."""
+
+    init: Callable[[Numbers], Carry]
+    # advance(carry, numbers, data, epoch, position, n): n steps from `position` in `epoch`; donates carry.
+    advance: Callable[..., Carry]
+    # evaluate(state, data, start, count): sums over examples start .. start + count, each counted once.
+    evaluate: Callable[..., Sums]
+    mesh: Mesh
+
+
+def group(items: Iterable[T], kind: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items of equal kind together, in order of first appearance."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(kind(item), []).append(item)
+    return list(groups.values())
+
+
+def stack(runs: list[Run]) -> Numbers:
+    """The traced numbers of a cohort's runs, each [R]."""
+    rows = [step.numbers(run) for run in runs]
+    return {
+        name: np.array([row[name] for row in rows], np.int32 if name == "seed" else np.float32)
+        for name in rows[0]
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
+    """The program of a cohort. `run` is `step.static` of any of its members."""
+
+    def init(values: Numbers) -> Carry:
+        return Carry(step.init_state(run, problem, values), losses.zeros())
+
+    def advance(
+        carry: Carry,
+        values: Numbers,
+        data: Resident,
+        epoch: jax.Array,
+        position: jax.Array,
+        n: jax.Array,
+    ) -> Carry:
+        order = step.epoch_order(run, problem, values, epoch)
+        size = run.train.batch_size
+
+        def one(i: jax.Array, carry: Carry) -> Carry:
+            rows = lax.dynamic_slice(order, ((position + i) * size,), (size,))
+            images, labels = _batch(mesh, data, rows)
+            moments = (data.mean, data.std)
+            state, sums = step.train_step(
+                run, problem, carry.state, images, labels, moments, values
+            )
+            return Carry(state, jax.tree.map(jnp.add, carry.sums, sums))
+
+        return lax.fori_loop(0, n, one, carry)
+
+    def evaluate(state: State, data: Resident, start: jax.Array, count: jax.Array) -> Sums:
+        def one(i: jax.Array, sums: Sums) -> Sums:
+            rows = start + i * EVAL_BATCH + jnp.arange(EVAL_BATCH)
+            mask = (rows < start + count).astype(jnp.float32)
+            images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
+            moments = (data.mean, data.std)
+            new = step.eval_step(run, problem, state, images, labels, moments, mask)
+            return jax.tree.map(jnp.add, sums, new)
+
+        return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros())
+
+    side_by_side = functools.partial(_side_by_side, mesh)
+    return Program(
+        init=jax.jit(side_by_side(init, 1, 0)),
+        advance=jax.jit(side_by_side(advance, 2, 4), donate_argnums=0),
+        evaluate=jax.jit(side_by_side(evaluate, 1, 3)),
+        mesh=mesh,
+    )
+
+
+def position(run: Run, problem: Problem, at: int) -> tuple[int, int, int]:
+    """Where step `at` stands: its epoch, its place in that epoch, and how many steps the epoch still has."""
+    each = steps_per_epoch(run, problem.train_examples)
+    return at // each, at % each, each - at % each
+
+
+def _side_by_side(mesh: Mesh, f: Callable[..., Any], runs: int, shared: int) -> Callable[..., Any]:
+    """`f` of one run -> the same over R runs, split over the mesh's run axis.
+
+    The first `runs` arguments have a run axis and the next `shared` have none. A device with a single run
+    calls `f` itself, so that on CPU a run is the same program alone and in company.
+    """
+
+    def block(*args: Any) -> Any:
+        if jax.tree.leaves(args[0])[0].shape[0] > 1:
+            return jax.vmap(f, in_axes=(0,) * runs + (None,) * shared)(*args)
+        own = jax.tree.map(lambda a: a[0], args[:runs])
+        return jax.tree.map(lambda a: a[None], f(*own, *args[runs:]))
+
+    specs = (P("run"),) * runs + (P(),) * shared
+    return jax.shard_map(
+        block, mesh=mesh, in_specs=specs, out_specs=P("run"), axis_names={"run"}, check_vma=False
+    )
+
+
+def _batch(mesh: Mesh, data: Resident, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The examples of `rows` [B], split over the mesh's data axis where it has several devices."""
+    images, labels = data.images[rows], data.labels[rows]
+    if mesh.shape["data"] == 1:
+        return images, labels
+    split = functools.partial(lax.with_sharding_constraint, shardings=P("data"))
+    return split(images), split(labels)

@@ -1,0 +1,109 @@
+"""What the terminal shows while runs are trained, and how a run is asked to stop."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_SECONDS = 5.0  # between lines of progress where the output is no terminal
+
+
+class Display:
+    """Run-steps done of all, the run that last spoke, and the time left.
+
+    On a terminal a bar; elsewhere (a log file, a scheduler) a line now and then.
+    """
+
+    def __init__(self, console: Console, title: str, done: int, total: int) -> None:
+        self._console, self._title = console, title
+        self._done, self._total = done, total
+        self._at: dict[Path, int] = {}
+        self._errors: dict[Path, str] = {}
+        self._spoke = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("run-steps"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        self._task = self._progress.add_task(
+            self._title, total=self._total, completed=self._done, news="compiling"
+        )
+        if not self._console.is_terminal:
+            self._console.print(f"{self._title}: {self._done} of {self._total} run-steps done")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def resume(self, folder: Path, step: int) -> None:
+        self._at.setdefault(folder, step)
+
+    def tick(self, folder: Path, step: int, row: dict[str, Any] | None, note: str) -> None:
+        """A run has come to `step`; `row` is a new point of its curve, `note` a thing to know."""
+        if note:
+            self._console.print(f"[yellow]note:[/] {note}")
+        # A run that goes on from a checkpoint brings its earlier steps along at its first tick.
+        self._done += max(0, step - self._at.get(folder, 0))
+        self._at[folder] = max(step, self._at.get(folder, 0))
+        if row is not None:
+            split = "validation" if "validation" in row else "train"
+            self._errors[folder] = f"{split} error {100 * row[split]['error']:.1f} %"
+        news = f"{folder.parent.name} {folder.name.split('-')[0]}  step {step}"
+        if folder in self._errors:
+            news += f"  {self._errors[folder]}"
+        done = min(self._done, self._total)
+        self._progress.update(self._task, completed=done, news=news)
+        if not self._console.is_terminal and time.monotonic() - self._spoke > LINE_SECONDS:
+            self._spoke = time.monotonic()
+            share = 100 * done / max(1, self._total)
+            self._console.print(f"{self._title}: {share:3.0f} % of {self._total} run-steps; {news}")
+
+
+class Stop:
+    """True once SIGINT or SIGTERM came; a second SIGINT does not wait for the saving."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within, SIGINT and SIGTERM set the `Stop` instead of ending the process."""
+    stop = Stop()
+    old = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

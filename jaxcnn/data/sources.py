@@ -1,0 +1,146 @@
+"""A data set's name -> uint8 arrays, divided into train, validation and test.
+
+| `data.name`                  | read from                                                     |
+|------------------------------|---------------------------------------------------------------|
+| `mnist`                      | this package: all 70,000 images                               |
+| `PATH.npz`                   | arrays train_images, train_labels, test_images, test_labels   |
+| a folder with `train/` in it | images `train/CLASS/*`, `test/CLASS/*`                        |
+| `NAME` or `NAME/CONFIG`      | TensorFlow Datasets, after `launch.py prepare NAME`           |
+
+An array file may also hold validation_images, validation_labels and class_names; its images are
+uint8 [N, H, W] or [N, H, W, C]. A folder may also hold `validation/` or `val/`; its images are grey
+only if all are. `tfds:NAME` is TFDS's even where another row would come first (`tfds:mnist`).
+
+A source with a validation split of its own has nothing held out of its training split: validation
+is at most `data.validation_examples` of its own. A source with a validation but no test split (in
+TFDS, the smaller ImageNets) is tested on it, and validation is held out of the training split.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jaxcnn import config
+from jaxcnn.config import InputError
+from jaxcnn.data import readers
+from jaxcnn.data.readers import Progress, Source, Split, default_data_dir
+
+__all__ = ["Dataset", "Progress", "Split", "default_data_dir", "load"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labels are 0 .. K-1; mean and std [C] float32 are of the training split's pixels in 0..1."""
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    fingerprint: str  # of classes and contents: where it differs, a resumed run has other data
+
+
+def load(
+    data: config.Data, data_dir: Path | None = None, progress: Progress | None = None
+) -> Dataset:
+    """The data set that `data` names, divided by `data.split_seed`; `data_dir` holds the TFDS sets.
+
+    Never looks at the network: what is not there raises `InputError`.
+    """
+    try:
+        splits, classes = _read(data.name, data_dir, progress)
+        _check(data.name, splits, classes)
+    except InputError as error:
+        raise InputError(f"data.name: {error}") from error.__cause__
+    train, validation, test = _divide(data, splits)
+    mean, std = _moments(train.images)
+    fingerprint = _fingerprint((train, validation, test), classes)
+    return Dataset(train, validation, test, classes, mean, std, fingerprint)
+
+
+def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source:
+    path = Path(name).expanduser()
+    if name == "mnist":
+        return readers.packaged_mnist()
+    if name.endswith(".npz"):
+        return readers.npz(path)
+    if (path / "train").is_dir():
+        return readers.folder(path, progress)
+    return readers.tfds(name.removeprefix("tfds:"), data_dir, progress)
+
+
+def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
+    """Raises `InputError` for splits that do not fit each other or the classes."""
+    if not {"test", "validation"} & splits.keys():
+        raise InputError(f"{name!r} has neither a test nor a validation split.")
+    shape = splits["train"].images.shape[1:]
+    for split, part in splits.items():
+        if part.images.shape[1:] != shape:
+            raise InputError(
+                f"{name!r}: images must have one size; those of train are {readers.size(shape)},"
+                f" those of {split} {readers.size(part.images.shape[1:])}."
+            )
+        low, high = part.labels.min(), part.labels.max()
+        if low < 0 or high >= len(classes):
+            secret = " TFDS writes -1 where the label is secret." if low == -1 else ""
+            raise InputError(
+                f"{name!r}: the labels of {split} run from {low} to {high}; with {len(classes)}"
+                f" classes they must be 0 to {len(classes) - 1}.{secret}"
+            )
+
+
+def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
+    """One seed, one order: a smaller training set is part of a larger one."""
+    rng = np.random.default_rng(data.split_seed)
+    train = splits["train"]
+    total = len(train.labels)
+    order = rng.permutation(total)
+    if "test" in splits and "validation" in splits:
+        test, own = splits["test"], splits["validation"]
+        validation = _take(own, rng.permutation(len(own.labels))[: data.validation_examples])
+    else:
+        test = splits["test"] if "test" in splits else splits["validation"]
+        if data.validation_examples >= total:
+            raise InputError(
+                f"data.validation_examples: {data.validation_examples} leaves nothing of the"
+                f" {total} training examples of {data.name!r}."
+            )
+        validation = _take(train, order[: data.validation_examples])
+        order = order[data.validation_examples :]
+    if data.train_examples is not None and data.train_examples > len(order):
+        raise InputError(
+            f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
+            f" {data.name!r} has {total}, and {total - len(order)} are held out for validation."
+        )
+    return _take(train, order[: data.train_examples]), validation, test
+
+
+def _take(split: Split, index: np.ndarray) -> Split:
+    return Split(split.images[index], split.labels[index])
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation [C] of the pixels in 0..1, exact: from how often each value occurs."""
+    values = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[-1]):
+        # In parts, because bincount makes 8 bytes of each pixel.
+        parts = (images[i : i + 1000, ..., channel] for i in range(0, len(images), 1000))
+        counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
+        share = counts / images[..., channel].size
+        means.append(share @ values)
+        stds.append(np.sqrt(share @ (values - means[-1]) ** 2))
+    return np.array(means, np.float32), np.array(stds, np.float32)
+
+
+def _fingerprint(splits: Iterable[Split], classes: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(json.dumps(classes).encode())
+    for array in (a for split in splits for a in (split.images, split.labels)):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,320 @@
+"""`collect`: from the records of an experiment, and from nothing else, all that its report says.
+
+A `Table` is plain data; how it reads is report.py's business. It is made from what there is: runs
+that are missing, diverged or never reached a target are counted beside every number they would change.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxcnn import experiment, records, stats
+from jaxcnn.config import InputError, Run
+from jaxcnn.experiment import Experiment, Measure, Prediction
+from jaxcnn.records import Record
+from jaxcnn.stats import Curve, Paired, Verdict
+
+Read = Callable[[str, Run], Record | None]  # the record of an arm's run
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting that an arm was tuned over, and `tune_by` of its finished runs (infinite: diverged)."""
+
+    setting: str
+    values: tuple[Any, ...]  # one per tuned path
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores) if self.scores else math.nan
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    changes: str  # what it overrides
+    chosen: str | None  # its setting; None while tuning is unfinished
+    tried: tuple[Tried, ...]
+    parameters: int | None
+    steps: int | None
+    seconds: float  # mean training time of a run at the chosen setting
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measure of an arm at its chosen setting; diverged and missing runs are counted, not averaged."""
+
+    measure: Measure
+    arm: str
+    values: Mapping[int, float]  # seed -> value
+    mean: float
+    low: float
+    high: float
+    censored: int  # runs that never reached the target and stand in `values` as their budget
+    budget: float
+    diverged: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A prediction on trial: `arm` against `other`."""
+
+    prediction: Prediction
+    arm: Cell
+    other: Cell
+    pair: Paired
+    verdict: Verdict
+    smallest: float  # the smallest effect that so many pairs find with 80 % power; nan below 3
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    claim: str
+    source: str
+    arms: tuple[Arm, ...]
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+    metric: str  # of the curves
+    curves: Mapping[str, Mapping[str, Curve]]  # split -> arm -> curve
+    tuned: tuple[str, ...]  # dotted paths
+    tune_by: Measure
+    tune_seeds: int
+    finished: int  # runs that the table stands on
+    expected: int
+    seconds: float  # of training, all runs together
+    facts: tuple[tuple[str, str], ...]  # with what it was made: commit, versions, devices, data
+    warnings: tuple[str, ...]
+    command: str  # that made this report
+
+
+def collect(exp: Experiment, root: Path, command: str = "") -> Table:
+    """The table of `exp` from the records under `root`."""
+
+    @functools.cache
+    def read(arm: str, run: Run) -> Record | None:
+        return records.read(experiment.folder(root, exp, arm, run))
+
+    arms, chosen, used, to_choose = [], {}, {}, 0
+    for arm, settings in experiment.grid(exp).items():
+        setting = _choose(exp, arm, read)
+        final = [] if setting is None else _seeded(settings[setting], exp.seeds)
+        tuning = {k: _seeded(run, exp.tune_seeds) for k, run in settings.items()}
+        if len(settings) == 1:
+            tuning = {}
+        if setting is None:
+            to_choose += len(set(exp.seeds) - set(exp.tune_seeds))
+        chosen[arm] = {run.seed: read(arm, run) for run in final}
+        arms.append(_arm(exp, arm, setting, chosen[arm], tuning, read))
+        for run in (*final, *(run for seeds in tuning.values() for run in seeds)):
+            used[arm, run] = read(arm, run)
+    begun = [record for record in used.values() if record is not None]
+    finished = [record for record in begun if record.result is not None]
+    if not finished:
+        what = "finished run" if begun else "records"
+        raise InputError(
+            f"no {what} of {exp.name} under {root}/. Run: python launch.py run {exp.name}"
+        )
+    cells = tuple(_cell(m, arm, chosen[arm]) for m in exp.measures() for arm in chosen)
+    metric = "loss" if {p.measure.metric for p in exp.predictions} == {"loss"} else "error"
+    facts = _facts(finished)
+    return Table(
+        name=exp.name,
+        claim=exp.claim,
+        source=exp.source,
+        arms=tuple(arms),
+        cells=cells,
+        findings=_findings(exp, cells),
+        metric=metric,
+        curves={split: _curves(chosen, split, metric) for split in ("train", "validation")},
+        tuned=tuple(exp.tune),
+        tune_by=exp.tune_by,
+        tune_seeds=len(exp.tune_seeds),
+        finished=len(finished),
+        expected=len(used) + to_choose,
+        seconds=sum((record.result or {}).get("seconds") or 0.0 for record in finished),
+        facts=tuple(facts.items()),
+        warnings=tuple(_warnings(exp, arms, cells, finished, len(used) + to_choose, facts)),
+        command=command,
+    )
+
+
+def _seeded(run: Run, seeds: Sequence[int]) -> list[Run]:
+    return [dataclasses.replace(run, seed=seed) for seed in seeds]
+
+
+def _choose(exp: Experiment, arm: str, read: Read) -> str | None:
+    """The arm's setting, if its own tuning is done; another arm's may not be."""
+    alone = dataclasses.replace(exp, arms={arm: exp.arms[arm]}, predictions=(), presets={})
+    found = experiment.choose(alone, lambda arm, run: stats.value(read(arm, run), exp.tune_by))
+    return None if found is None else found[arm]
+
+
+def _arm(
+    exp: Experiment,
+    name: str,
+    chosen: str | None,
+    runs: Mapping[int, Record | None],
+    tuning: Mapping[str, list[Run]],
+    read: Read,
+) -> Arm:
+    infos = [record.info for record in runs.values() if record is not None]
+    results = [record.result for record in runs.values() if record is not None and record.result]
+    seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
+    tried = []
+    for (label, tuned), values in zip(tuning.items(), itertools.product(*exp.tune.values())):
+        scores = [stats.value(read(name, run), exp.tune_by) for run in tuned]
+        tried.append(Tried(label, values, tuple(s for s in scores if s is not None)))
+    return Arm(
+        name=name,
+        changes=", ".join(f"{path}={value}" for path, value in exp.arms[name].items()),
+        chosen=chosen,
+        tried=tuple(tried),
+        parameters=infos[0].get("parameters") if infos else None,
+        steps=infos[0].get("steps") if infos else None,
+        seconds=sum(seconds) / len(seconds) if seconds else math.nan,
+    )
+
+
+def _cell(measure: Measure, arm: str, runs: Mapping[int, Record | None]) -> Cell:
+    values = {seed: stats.value(record, measure) for seed, record in runs.items()}
+    kept = {seed: v for seed, v in values.items() if v is not None and math.isfinite(v)}
+    mean, low, high = stats.interval([*kept.values()])
+    return Cell(
+        measure,
+        arm,
+        kept,
+        mean,
+        low,
+        high,
+        censored=sum(stats.censored(runs[seed], measure) for seed in kept),
+        budget=max((stats.budget(r) for r in runs.values() if r is not None), default=math.nan),
+        diverged=sum(v == math.inf for v in values.values()),
+        missing=sum(v is None for v in values.values()),
+    )
+
+
+def _findings(exp: Experiment, cells: Sequence[Cell]) -> tuple[Finding, ...]:
+    by = {(cell.measure, cell.arm): cell for cell in cells}
+    sides = [(by[p.measure, p.arm], by[p.measure, p.than]) for p in exp.predictions]
+    pairs = [stats.paired(a.values, b.values, a.measure.kind == "steps_to") for a, b in sides]
+    found = stats.verdicts(
+        pairs, [p.direction for p in exp.predictions], [(a.diverged, b.diverged) for a, b in sides]
+    )
+    return tuple(
+        Finding(p, a, b, pair, verdict, stats.smallest_effect(pair, len(pairs)))
+        for p, (a, b), pair, verdict in zip(exp.predictions, sides, pairs, found, strict=True)
+    )
+
+
+def _curves(
+    chosen: Mapping[str, Mapping[int, Record | None]], split: str, metric: str
+) -> dict[str, Curve]:
+    """arm -> curve over its finished runs; arms without one are left out."""
+    curves = {}
+    for arm, runs in chosen.items():
+        kept = [r for r in runs.values() if r is not None and r.result and not r.diverged]
+        curves[arm] = stats.curve(kept, split, metric)
+    return {arm: curve for arm, curve in curves.items() if curve.steps}
+
+
+def _facts(finished: Sequence[Record]) -> dict[str, tuple[str, ...]]:
+    """With what the runs were made; more than one entry where they differ."""
+    facts = {
+        "commit": _distinct(finished, _commit),
+        "versions": _distinct(
+            finished,
+            lambda info: ", ".join(f"{k} {v}" for k, v in info.get("versions", {}).items()),
+        ),
+        "device": _distinct(finished, _device),
+        "host": _distinct(finished, _host),
+        "data": _distinct(finished, _data),
+        "runs made by": _distinct(finished, lambda info: info.get("command", "")),
+    }
+    started = sorted(str(r.info["started"]) for r in finished if r.info.get("started"))
+    if started:
+        facts["first run started"] = (started[0],)
+    return {name: texts for name, texts in facts.items() if texts}
+
+
+def _distinct(finished: Iterable[Record], text: Callable[[dict[str, Any]], str]) -> tuple[str, ...]:
+    return tuple(sorted({t for record in finished if (t := text(record.info))}))
+
+
+def _commit(info: dict[str, Any]) -> str:
+    if not info.get("commit"):
+        return ""
+    return str(info["commit"]) + (" with uncommitted changes" if info.get("dirty") else "")
+
+
+def _device(info: dict[str, Any]) -> str:
+    device = info.get("device", {})
+    count = f"{device['count']} x " if device.get("count") else ""
+    return f"{count}{device['kind']}" if device.get("kind") else ""
+
+
+def _host(info: dict[str, Any]) -> str:
+    device = info.get("device", {})
+    parts = [
+        device.get("cpu"),
+        device.get("cores") and f"{device['cores']} cores",
+        device.get("memory_gb") and f"{device['memory_gb']:g} GB memory",
+        device.get("os"),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _data(info: dict[str, Any]) -> str:
+    data = info.get("data", {})
+    name = info.get("config", {}).get("data", {}).get("name", "")
+    sizes = [f"{data[k]} {k}" for k in ("train", "validation", "test", "classes") if k in data]
+    print_ = f" ({data['fingerprint']})" if data.get("fingerprint") else ""
+    return f"{name}{print_}: {', '.join(sizes)}" if sizes else name + print_
+
+
+def _warnings(
+    exp: Experiment,
+    arms: Sequence[Arm],
+    cells: Sequence[Cell],
+    finished: Sequence[Record],
+    expected: int,
+    facts: Mapping[str, tuple[str, ...]],
+) -> Iterable[str]:
+    """What a reader must know before believing a number."""
+    if len(finished) < expected:
+        yield f"This stands on {len(finished)} of {expected} runs; the others are still to be run."
+    for arm in arms:
+        if arm.chosen is None:
+            yield f"{arm.name}: tuning is unfinished, so no setting is chosen and no number given."
+        lost = max(cell.diverged for cell in cells if cell.arm == arm.name)
+        if lost:
+            yield (
+                f"{arm.name}: {lost} of {len(exp.seeds)} runs diverged at the chosen setting;"
+                " they have no part in means and pairs."
+            )
+    compared = ["commit", "versions", "device"]
+    if not any(path.startswith("data.") for arm in exp.arms.values() for path in arm):
+        compared.append("data")
+    for name in compared:
+        if len(facts.get(name, ())) > 1:
+            yield f"The runs differ in {name}: {'; '.join(facts[name])}."
+    if any(record.info.get("dirty") for record in finished):
+        dirty = Counter(bool(record.info.get("dirty")) for record in finished)[True]
+        yield f"{dirty} of {len(finished)} runs were made with uncommitted changes."
+    for arm in arms:
+        for i, (path, values) in enumerate(exp.tune.items()):
+            value = next((t.values[i] for t in arm.tried if t.setting == arm.chosen), None)
+            if type(value) in (int, float) and value in (min(values), max(values)):
+                end = "largest" if value == max(values) else "smallest"
+                yield (
+                    f"{arm.name}: {path}={value} is the {end} that was tried;"
+                    " a better one may lie beyond."
+                )

@@ -1,0 +1,39 @@
+"""Losses and counts. A step returns sums and a count, never means; the host divides once."""
+
+import jax
+import jax.numpy as jnp
+
+Sums = dict[str, jax.Array]
+
+
+def classification(
+    logits: jax.Array, labels: jax.Array, mask: jax.Array, smoothing: float | jax.Array = 0.0
+) -> Sums:
+    """Summed cross-entropy and errors. logits [B, K], labels [B] int, mask [B] 0 or 1 -> sums [].
+
+    With `smoothing` s the target is 1 - s on the label plus s / K everywhere (Szegedy 2016, section 7).
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    nll = -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
+    loss = (1 - smoothing) * nll - smoothing * log_p.mean(axis=-1)
+    wrong = jnp.argmax(logits, axis=-1) != labels
+    # A masked row adds nothing even when its loss is not a number.
+    return {
+        "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)),
+        "errors": jnp.sum(wrong * mask),
+        "count": jnp.sum(mask),
+    }
+
+
+def zeros() -> Sums:
+    return {"loss": jnp.zeros(()), "errors": jnp.zeros(()), "count": jnp.zeros(())}
+
+
+def means(sums: dict[str, float]) -> dict[str, float]:
+    """On the host: {"loss": mean, "error": share, "count": examples}."""
+    count = float(sums["count"])
+    return {
+        "loss": float(sums["loss"]) / count,
+        "error": float(sums["errors"]) / count,
+        "count": int(count),
+    }

@@ -1,0 +1,48 @@
+"""Optimisers and schedules: optax, by name. The numbers may be traced, so that runs share a program."""
+
+from typing import Any
+
+import jax
+import optax
+
+from jaxcnn.config import Optim
+
+Number = float | jax.Array
+
+
+def schedule(optim: Optim, steps: int) -> optax.Schedule:
+    """The learning rate as a share of its base value, over `steps` steps, warm-up first."""
+    warmup = round(optim.warmup * steps)
+    rest = max(1, steps - warmup)
+    shapes: dict[str, optax.Schedule] = {
+        "constant": optax.constant_schedule(1.0),
+        "step": optax.piecewise_constant_schedule(
+            1.0, {round(m * steps) - warmup: optim.factor for m in optim.milestones}
+        ),
+        "cosine": optax.cosine_decay_schedule(1.0, rest),
+        "exponential": optax.exponential_decay(1.0, rest, optim.factor),
+    }
+    shape = shapes[optim.schedule]
+    if warmup == 0:
+        return shape
+    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup), shape], [warmup])
+
+
+def optimizer(optim: Optim, numbers: dict[str, Number], steps: int) -> optax.GradientTransformation:
+    """The update of a run, with lr, momentum, beta2 and weight_decay from `numbers`.
+
+    Coupled decay is added to the gradient and goes through the momentum (Krizhevsky 2012, section 5);
+    decoupled decay acts on the weights beside it (Loshchilov & Hutter 2019). Both reach every parameter.
+    """
+    share = schedule(optim, steps)
+    direction: dict[str, Any] = {
+        "sgd": optax.trace(numbers["momentum"], optim.nesterov),
+        "adam": optax.scale_by_adam(numbers["momentum"], numbers["beta2"], nesterov=optim.nesterov),
+    }
+    decay = optax.add_decayed_weights(numbers["weight_decay"])
+    parts = [decay, direction[optim.name]]
+    if optim.decay == "decoupled":
+        parts.reverse()
+    return optax.chain(
+        *parts, optax.scale_by_learning_rate(lambda count: numbers["lr"] * share(count))
+    )

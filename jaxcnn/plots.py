@@ -1,0 +1,163 @@
+"""Figures: learning curves with confidence bands, and the score of each tried learning rate.
+
+Matplotlib's Figure objects, no pyplot and no global state; the same numbers give the same bytes.
+"""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from jaxcnn.stats import Curve
+
+# Okabe and Ito's colours, told apart by colour-blind eyes; with a line style each, also in grey.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
+INK, FAINT = "#1f2329", "#c9ccd1"
+# What the page puts in their place, so that a figure follows its light and dark.
+IN_PAGE = {INK: "currentColor", FAINT: "var(--rule)"} | {
+    colour: f"var(--arm{i})" for i, colour in enumerate(COLOURS)
+}
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.facecolor": "none",
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.titlepad": 10,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "svg.hashsalt": "jaxcnn",
+    "svg.fonttype": "none",
+}
+
+
+def learning_curves(
+    panels: Mapping[str, Mapping[str, Curve]], targets: Mapping[str, Sequence[float]], metric: str
+) -> Figure:
+    """A panel per split: arm -> `metric` against the step, a line of means and a 95 % band.
+
+    `targets`: by panel, the levels that a `steps_to` measure waits for, as dotted lines.
+    """
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+            for i, (arm, curve) in enumerate(curves.items()):
+                style = _style(i)
+                ax.plot(curve.steps, curve.mean, label=arm, linewidth=1.6, **style)
+                if curve.n > 1:
+                    ax.fill_between(
+                        curve.steps, curve.low, curve.high, color=style["color"], alpha=0.18, lw=0
+                    )
+            for target in targets.get(title, ()):
+                ax.axhline(target, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+                ax.annotate(
+                    _number(target, metric),
+                    (0, target),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(4, -3),
+                    textcoords="offset points",
+                    va="top",  # below the line, at the left: falling curves leave that corner free
+                    fontsize=8.5,
+                )
+            ax.set(title=title, xlabel="step")
+            ax.margins(x=0)
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            ax.grid(axis="y")
+        axes[0].set_ylabel(metric)
+        means = [y for curves in panels.values() for c in curves.values() for y in c.mean]
+        for ax in axes:
+            _scale(ax, means, metric)
+        _legend(figure, axes[0])
+    return figure
+
+
+def tuning(scores: Mapping[str, Mapping[float, float]], x: str, y: str, metric: str) -> Figure:
+    """Arm -> value tried -> mean score, x logarithmic; an infinite score is a cross at the top."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+        ax = figure.subplots()
+        for i, (arm, tried) in enumerate(scores.items()):
+            style = _style(i)
+            kept = {v: s for v, s in sorted(tried.items()) if math.isfinite(s)}
+            ax.plot([*kept], [*kept.values()], label=arm, marker="o", markersize=4, **style)
+            if kept:
+                best = min(kept, key=lambda v: kept[v])
+                ax.plot([best], [kept[best]], "o", ms=9, mfc="none", mec=style["color"])
+            lost = [v for v, s in tried.items() if not math.isfinite(s)]
+            top = [1.0] * len(lost)
+            over = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+            ax.plot(lost, top, "x", color=style["color"], ms=7, **over)
+        ax.set(xscale="log", xlabel=x, ylabel=y)
+        values = sorted({v for tried in scores.values() for v in tried})
+        ax.set_xticks(values, [f"{v:g}" for v in values])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.grid(axis="y")
+        _scale(ax, [s for t in scores.values() for s in t.values() if math.isfinite(s)], metric)
+        _legend(figure, ax)
+    return figure
+
+
+def svg(figure: Figure, background: str = "white") -> str:
+    """With text as text; no date and no library version in the bytes."""
+    none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    return _save(figure, format="svg", facecolor=background, metadata=none).decode()
+
+
+def png(figure: Figure) -> bytes:
+    return _save(figure, format="png", dpi=160, metadata={"Software": None})
+
+
+def _save(figure: Figure, **options: Any) -> bytes:
+    out = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        figure.savefig(out, **options)
+    return out.getvalue()
+
+
+def _style(i: int) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[i % len(STYLES)]}
+
+
+def _number(y: float, metric: str) -> str:
+    return f"{100 * y:g} %" if metric == "error" else f"{y:g}"
+
+
+def _scale(ax: Axes, means: Sequence[float], metric: str) -> None:
+    """Logarithmic where the means span more than a factor of ten."""
+    positive = [y for y in means if y > 0]
+    if positive and max(positive) > 10 * min(positive):
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.8 * min(positive))
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_minor_locator(NullLocator())
+    else:
+        ax.set_ylim(bottom=0)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _number(y, metric)))
+
+
+def _legend(figure: Figure, ax: Axes) -> None:
+    lines, labels = ax.get_legend_handles_labels()
+    if lines:
+        figure.legend(
+            lines, labels, loc="outside upper left", ncols=4, frameon=False, handlelength=2.6
+        )

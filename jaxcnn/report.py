@@ -1,0 +1,395 @@
+"""The report of an experiment, in words: on the terminal, as Markdown, CSV, LaTeX and one HTML page.
+
+    table = report.collect(experiment, root)
+    report.show(table, console)
+    report.write(table, folder)
+
+Every output prints the same sheets and sentences, and a number is written in one way, by the
+functions at the end of this file. The same records give the same bytes.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from jaxcnn import page
+from jaxcnn.experiment import Measure
+from jaxcnn.findings import Arm, Cell, Finding, Table, collect
+from jaxcnn.page import Sheet
+from jaxcnn.stats import MOST_SEEDS
+
+__all__ = ["Table", "collect", "markdown", "published", "sentence", "show", "write"]
+
+METHOD = (
+    "Arms are compared in pairs, seed by seed. Intervals are 95 % t-intervals. Numbers of steps are"
+    " compared as a ratio (of geometric means), all else as a difference. A verdict rests on the"
+    " p-value after Holm's correction for all predictions of the experiment: that of the exact"
+    " sign-flip permutation test where the pairs are enough for it to fall below 0.05, otherwise"
+    " that of the paired t-test."
+)
+CURVES = "Mean over seeds of each arm at its chosen setting; the band is the 95 % interval."
+
+
+def show(table: Table, console: Console) -> None:
+    """The verdicts and the numbers behind them, on the terminal."""
+    console.print(Text(table.claim, style="bold"))
+    console.print(Text(f"{table.source}. {_stand(table)}.", style="dim"))
+    for sheet in (_results(table), _comparisons(table)):
+        if sheet.rows:
+            console.print("", page.terminal(sheet))
+    console.print()
+    for finding in table.findings:
+        word = finding.verdict.word
+        style = f"bold {page.VERDICT_COLOURS[word]}"
+        console.print(Text.assemble((word, style), ": ", sentence(finding)))
+        if finding.prediction.published:
+            console.print(Text(published(finding), style="dim"))
+    for warning in table.warnings:
+        console.print(Text.assemble(("note: ", "yellow"), warning))
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """report.md, table.csv, predictions.csv, table.tex, curves.svg, curves.png and index.html."""
+    from jaxcnn import plots  # matplotlib starts slowly, and is needed only here
+
+    files: dict[str, str | bytes] = {
+        "report.md": markdown(table),
+        "table.csv": _csv([_measured(table, cell) for cell in table.cells]),
+        "predictions.csv": _csv([_tested(finding) for finding in table.findings]),
+        "table.tex": _latex(table),
+    }
+    figures = {}
+    if any(table.curves.values()):
+        panels = {_split(split): curves for split, curves in table.curves.items() if curves}
+        waited = [cell.measure for cell in table.cells if cell.measure.metric == table.metric]
+        targets = {
+            _split(split): sorted({m.target for m in waited if m.split == split and m.target})
+            for split in table.curves
+        }
+        curves = plots.learning_curves(panels, targets, table.metric)
+        files["curves.svg"], files["curves.png"] = plots.svg(curves), plots.png(curves)
+        figures["curves"] = page.figure(
+            plots.svg(curves, "none"), "curves", "Learning curves", plots.IN_PAGE, CURVES
+        )
+    scores = {arm.name: {t.values[0]: t.mean for t in arm.tried if t.scores} for arm in table.arms}
+    tried = {value for arm in scores.values() for value in arm}
+    if len(table.tuned) == 1 and tried and all(type(v) in (int, float) and v > 0 for v in tried):
+        drawn = plots.tuning(scores, table.tuned[0], str(table.tune_by), table.tune_by.metric)
+        figures["tuning"] = page.figure(
+            plots.svg(drawn, "none"), "tuning", "Score at every value tried", plots.IN_PAGE
+        )
+    files["index.html"] = _html(table, figures)
+    return [_write(folder / name, content) for name, content in files.items()]
+
+
+def markdown(table: Table) -> str:
+    text = page.in_markdown
+    parts = [f"# {text(table.claim)}", f"{text(table.source)}. {_stand(table)}."]
+    parts += [f"> {text(warning)}" for warning in table.warnings]
+    parts += [
+        f"- **{finding.verdict.word}**: {text(f'{sentence(finding)} {published(finding)}'.strip())}"
+        for finding in table.findings
+    ]
+    if any(table.curves.values()):
+        parts.append(f"![Learning curves](curves.png)\n\n{CURVES}")
+    parts += [page.markdown(sheet).rstrip() for sheet in _sheets(table) if sheet.rows]
+    facts = Sheet("How it was made", ("", ""), tuple(_facts(table)), "ll")
+    return "\n\n".join([*parts, page.markdown(facts)])
+
+
+def _html(table: Table, figures: Mapping[str, str]) -> str:
+    text = page.in_html
+    findings = [
+        f"<li>{page.badge(finding.verdict.word)}<div><p>{text(sentence(finding))}</p>"
+        + (f'<p class="published">{text(p)}</p>' if (p := published(finding)) else "")
+        + "</div></li>"
+        for finding in table.findings
+    ]
+    warnings = "".join(f"<li>{text(warning)}</li>" for warning in table.warnings)
+    parts = [
+        f'<header>\n<p class="name">{text(table.name)}</p>\n<h1>{text(table.claim)}</h1>',
+        f'<p class="source">{text(table.source)}. {text(_stand(table))}.</p>\n</header>',
+        f'<ul class="warnings">{warnings}</ul>' if warnings else "",
+    ]
+    if findings:
+        parts.append(
+            page.section("Verdicts", '<ul class="findings">\n' + "\n".join(findings) + "\n</ul>")
+        )
+    if "curves" in figures:
+        parts.append(page.section("Learning curves", figures["curves"]))
+    for sheet in _sheets(table):
+        if sheet.rows:
+            figure = figures.get("tuning", "") if sheet.title == "Tuning" else ""
+            parts.append(page.section(sheet.title, page.table(sheet), figure))
+    parts.append(page.section("How it was made", page.facts(_facts(table))))
+    return page.document(table.claim, "\n".join(filter(None, parts)))
+
+
+def _latex(table: Table) -> str:
+    r"""For \input; needs booktabs."""
+    items = [
+        rf"\item \textbf{{{finding.verdict.word}}}: "
+        + page.in_latex(f"{sentence(finding)} {published(finding)}".strip())
+        for finding in table.findings
+    ]
+    parts = [r"% \usepackage{booktabs}"]
+    if items:
+        parts.append("\n".join([r"\begin{itemize}", *items, r"\end{itemize}"]))
+    return "\n".join([*parts, *(page.latex(sheet) for sheet in _sheets(table) if sheet.rows)])
+
+
+def sentence(finding: Finding) -> str:
+    """What came out, what would settle it if it is undecided, and which runs do not fully count."""
+    pair, verdict, sides = finding.pair, finding.verdict, (finding.arm, finding.other)
+    text = _outcome(finding)
+    if verdict.blocked:
+        winner = finding.arm if pair.mean < 0 else finding.other
+        text += f"; not settled, because {_count(winner.diverged, 'run')} of {winner.arm} diverged"
+    elif verdict.word == "undecided" and pair.n < 2:
+        text += "; it takes at least 2 seeds"
+    elif verdict.word == "undecided":
+        if not math.isnan(finding.smallest) and finding.smallest > 0:
+            shown = _size(finding, finding.smallest)
+            text += f"; {pair.n} pairs would show {shown} with 80 % power"
+        if all(cell.censored == len(cell.values) for cell in sides):
+            text += "; it takes more steps, not more seeds"
+        elif verdict.further is None:
+            text += f"; no number of seeds up to {MOST_SEEDS} would settle this one"
+        else:
+            text += f"; about {_count(verdict.further, 'further seed')} would settle this one"
+    text += "."
+    for cell in sides:
+        if cell.censored:
+            text += (
+                f" {cell.censored} of {_count(len(cell.values), 'run')} of {cell.arm} did not get"
+                f" there in {cell.budget:g} steps and count as {cell.budget:g}."
+            )
+    out = len(finding.arm.values) + finding.arm.diverged + finding.arm.missing - pair.n
+    if out and pair.n:
+        text += f" {_count(out, 'pair')} left out: a run diverged or is missing."
+    return text
+
+
+def published(finding: Finding) -> str:
+    """The paper's figure and its source beside ours; '' where there is none."""
+    prediction, pair = finding.prediction, finding.pair
+    if not prediction.published:
+        return ""
+    source = f" ({prediction.source})" if prediction.source else ""
+    ours = "nothing yet"
+    if pair.n and pair.ratio:
+        ratio = math.exp(pair.mean)
+        fewer = f" ({_ratio(1 / ratio)} times fewer)" if ratio < 1 else ""
+        ours = f"{_ratio(ratio)} times the steps{fewer}"
+    elif pair.n:
+        ours = _size(finding, pair.mean)
+    return f"Published: {prediction.published}{source}. Ours: {ours}."
+
+
+def _outcome(finding: Finding) -> str:
+    pair, measure = finding.pair, finding.prediction.measure
+    arm, other = finding.arm.arm, finding.other.arm
+    if not pair.n:
+        return f"there is no pair of runs of {arm} and {other} to compare yet"
+    low, high = _effect(finding, pair.low), _effect(finding, pair.high)
+    p = _p(finding.verdict.p)
+    numbers = f"p {p if p[0] == '<' else f'= {p}'}, n = {pair.n}" if pair.n > 1 else "one pair"
+    if pair.ratio:
+        span = f"95 % interval {low} to {high}, " if pair.n > 1 else ""
+        times = f"{_effect(finding, pair.mean)} times the steps"
+        goal = str(measure).removeprefix("steps to ")
+        return f"{arm} needs {times} of {other} to reach {goal} ({span}{numbers})"
+    if pair.mean == 0:
+        return f"{arm} and {other} have the same {measure} ({numbers})"
+    span = f"95 % interval of the difference {low} to {high}, " if pair.n > 1 else ""
+    more = "less" if pair.mean < 0 else "more"
+    size = _size(finding, abs(pair.mean))
+    return f"{arm} has {size} {more} {measure} than {other} ({span}{numbers})"
+
+
+def _sheets(table: Table) -> list[Sheet]:
+    comparisons = dataclasses.replace(_comparisons(table), note=METHOD)
+    return [_results(table), comparisons, _tuning(table), _arms(table)]
+
+
+def _results(table: Table) -> Sheet:
+    rows = []
+    for cell in table.cells:
+        m, n = cell.measure, str(len(cell.values))
+        counts = {f"at the budget of {cell.budget:g}": cell.censored, "diverged": cell.diverged}
+        notes = [f"{k} {what}" for what, k in (counts | {"missing": cell.missing}).items() if k]
+        span = f"{_number(m, cell.low)} to {_number(m, cell.high)}" if len(cell.values) > 1 else "-"
+        rows.append((_title(m), cell.arm, n, _number(m, cell.mean), span, ", ".join(notes)))
+    head, align = ("measure", "arm", "n", "mean", "95 % interval", "runs"), "llrrrl"
+    if not any(row[-1] for row in rows):
+        head, align, rows = head[:-1], align[:-1], [row[:-1] for row in rows]
+    return Sheet("Results", head, tuple(rows), align, grouped=True)
+
+
+def _comparisons(table: Table) -> Sheet:
+    rows = []
+    for f in table.findings:
+        pair, sign = f.pair, {"less": "<", "greater": ">"}[f.prediction.direction]
+        unit = "ratio" if pair.ratio else _points(f).strip()
+        span = f"{_effect(f, pair.low)} to {_effect(f, pair.high)}" if pair.n > 1 else "-"
+        ps = [_p(pair.p_t), _p(pair.p_flip), _p(f.verdict.p)] if pair.n > 1 else ["-"] * 3
+        name = f"{f.arm.arm} {sign} {f.other.arm}"
+        measure = f"{f.prediction.measure} ({unit})" if unit else str(f.prediction.measure)
+        effect = _effect(f, pair.mean)
+        rows.append((measure, name, str(pair.n), effect, span, *ps, f.verdict.word))
+    head = ("measure", "predicted", "n", "effect", "95 % interval")
+    head = (*head, "p, t", "p, flip", "p, Holm", "verdict")
+    return Sheet("Paired comparisons", head, tuple(rows), "llrrrrrrl", grouped=True)
+
+
+def _tuning(table: Table) -> Sheet:
+    def score(arm: Arm, i: int) -> str:
+        tried = arm.tried[i]
+        text = "diverged" if tried.mean == math.inf else _number(table.tune_by, tried.mean)
+        seeds = len(tried.scores)
+        partly = f" ({seeds} of {table.tune_seeds})" if seeds < table.tune_seeds else ""
+        return text + partly + (" *" if tried.setting == arm.chosen else "")
+
+    arms = [arm for arm in table.arms if arm.tried]
+    settings = [tried.setting for tried in arms[0].tried] if arms else []
+    rows = tuple((s, *(score(arm, i) for arm in arms)) for i, s in enumerate(settings))
+    title = _title(table.tune_by)
+    note = (
+        f"{title[:1].upper()}{title[1:]}, mean over {_count(table.tune_seeds, 'seed')}. Each arm runs at"
+        " the setting where it is lowest (*); the test split has no part in that choice."
+    )
+    head = ("setting", *(arm.name for arm in arms))
+    return Sheet("Tuning", head, rows, "l" + "r" * len(arms), note)
+
+
+def _arms(table: Table) -> Sheet:
+    rows = [
+        (
+            arm.name,
+            arm.changes or "-",
+            "not chosen yet" if arm.chosen is None else arm.chosen or "-",
+            "-" if arm.parameters is None else f"{arm.parameters:,}",
+            "-" if arm.steps is None else f"{arm.steps:,}",
+            _duration(arm.seconds),
+        )
+        for arm in table.arms
+    ]
+    head = ("arm", "differs in", "setting", "parameters", "steps", "time a run")
+    return Sheet("Arms", head, tuple(rows), "lllrrr")
+
+
+def _facts(table: Table) -> list[tuple[str, str]]:
+    made = [("report made by", table.command)] if table.command else []
+    return [("runs", _stand(table)), *((k, "; ".join(v)) for k, v in table.facts), *made]
+
+
+def _measured(table: Table, cell: Cell) -> dict[str, Any]:
+    m = cell.measure
+    chosen = {arm.name: arm.chosen for arm in table.arms}
+    row = {"measure": str(m), "kind": m.kind, "split": m.split, "metric": m.metric}
+    row |= {"target": m.target, "arm": cell.arm, "setting": chosen[cell.arm]}
+    row |= {"n": len(cell.values), "mean": cell.mean, "low": cell.low, "high": cell.high}
+    return row | {"censored": cell.censored, "diverged": cell.diverged, "missing": cell.missing}
+
+
+def _tested(finding: Finding) -> dict[str, Any]:
+    p, pair, verdict = finding.prediction, finding.pair, finding.verdict
+    row = {"measure": str(p.measure), "arm": p.arm, "direction": p.direction, "than": p.than}
+    row |= {"n": pair.n, "scale": "ratio" if pair.ratio else "difference"}
+    row |= {name: pair.effect(getattr(pair, name)) for name in ("mean", "low", "high")}
+    row |= {"p_t": pair.p_t, "p_sign_flip": pair.p_flip, "p_holm": verdict.p}
+    row |= {"test": verdict.test, "verdict": verdict.word, "further_seeds": verdict.further}
+    row |= {"detectable": pair.effect(finding.smallest)}
+    return row | {"published": p.published, "source": p.source}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """Raw numbers: errors as shares, not in percent; empty where there is none."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0] if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: "" if v is None or v != v else v for k, v in row.items()})
+    return out.getvalue()
+
+
+def _write(path: Path, content: str | bytes) -> Path:
+    """Atomically: a reader sees the whole old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _stand(table: Table) -> str:
+    return f"{table.finished} of {table.expected} runs, {_duration(table.seconds)} of training"
+
+
+def _split(split: str) -> str:
+    return {"train": "Training"}.get(split, split.capitalize())
+
+
+def _title(measure: Measure) -> str:
+    percent = measure.metric == "error" and measure.kind != "steps_to"
+    return f"{measure} (%)" if percent else str(measure)
+
+
+def _number(measure: Measure, x: float) -> str:
+    """A value of `measure`: steps, percent (or points) of error, or loss."""
+    if math.isnan(x):
+        return "-"
+    if measure.kind == "steps_to":
+        return f"{x:.0f}"
+    return f"{100 * x:z.2f}" if measure.metric == "error" else f"{x:z.4f}"
+
+
+def _effect(finding: Finding, x: float) -> str:
+    """A number on the scale of the comparison."""
+    if finding.pair.ratio:
+        return "-" if math.isnan(x) else _ratio(math.exp(x))
+    return _number(finding.prediction.measure, x)
+
+
+def _size(finding: Finding, x: float) -> str:
+    if finding.pair.ratio:
+        return f"a ratio of {_effect(finding, x)}"
+    return _effect(finding, x) + _points(finding)
+
+
+def _points(finding: Finding) -> str:
+    return " points" if finding.prediction.measure.metric == "error" else ""
+
+
+def _ratio(x: float) -> str:
+    return f"{x:.2f}" if x < 10 else f"{x:.3g}"
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def _duration(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -1,0 +1,82 @@
+"""An experiment as it will run, for `launch.py show`."""
+
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn import config, experiment, models, train
+from jaxcnn.experiment import Experiment
+from jaxcnn.models import KNOBS
+
+
+def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) -> None:
+    """Print the claim, the base run with each arm's differences, the grid, the predictions, the presets.
+
+    'paper' is shown as what the architecture makes of it. Raises `InputError` as `launch.py run` would.
+    """
+    grid = experiment.grid(exp)
+    bases = {arm: next(iter(settings.values())) for arm, settings in grid.items()}
+    runs = list(bases.values())
+    datasets = train.load_data(runs, data_dir)
+    train.check(runs, datasets)
+
+    console.print(f"[bold]{exp.name}[/]  {exp.claim}\n[dim]{exp.source}; preset {preset}[/]\n")
+    fields = Table("field", *bases, box=None, header_style="bold", pad_edge=False)
+    resolved = {arm: _resolved(run) for arm, run in bases.items()}
+    for path in config.paths(exp.base):
+        if path == "seed":
+            continue
+        values = [values[path] for values in resolved.values()]
+        if path in exp.tune:
+            grid_text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path])
+            fields.add_row(path, f"tuned: {grid_text}", *[""] * (len(bases) - 1))
+        elif len(set(values)) == 1:
+            fields.add_row(f"[dim]{path}[/]", values[0], *["[dim]=[/]"] * (len(bases) - 1))
+        else:
+            fields.add_row(path, *(f"[bold]{v}[/]" for v in values))
+    parameters, steps = {}, {}
+    for arm, run in bases.items():
+        problem = train.problem_of(run, datasets[run.data])
+        parameters[arm], steps[arm] = train.parameters(run, problem), problem.steps
+    fields.add_section()
+    fields.add_row("parameters", *(f"{n:,}" for n in parameters.values()))
+    fields.add_row("steps", *(f"{n:,}" for n in steps.values()))
+    console.print(fields)
+
+    count = len(exp.arms) * len(exp.seeds)
+    console.print(f"\nseeds {_span(exp.seeds)}: {count} runs at the chosen settings")
+    if exp.tune:
+        tuned = sum(len(s) for s in grid.values()) * len(exp.tune_seeds)
+        console.print(
+            f"tuning seeds {_span(exp.tune_seeds)}: {tuned} runs;"
+            f" chosen by the {exp.tune_by}, mean over seeds"
+        )
+    for prediction in exp.predictions:
+        beside = f"  [dim]published: {prediction.published} ({prediction.source})[/]"
+        console.print(f"predicts: {prediction}{beside if prediction.published else ''}")
+    for name, changes in experiment.presets_of(exp).items():
+        text = ", ".join(f"{path.removeprefix('base.')}={value}" for path, value in changes.items())
+        console.print(f"preset [bold]{name}[/]: {text or 'as written'}")
+
+
+def _resolved(run: config.Run) -> dict[str, str]:
+    """path -> value, with the architecture's own value in place of 'paper' and '-' where it has none."""
+    module = models.from_config(run.model, classes=10)
+    has = {f.name for f in dataclasses.fields(module)}
+    out = {}
+    for path in config.paths(run):
+        value = run
+        for part in path.split("."):
+            value = getattr(value, part)
+        group, _, name = path.rpartition(".")
+        if group == "model" and name in KNOBS and value == "paper":
+            value = f"{getattr(module, name)} (paper)" if name in has else "-"
+        out[path] = str(value)
+    return out
+
+
+def _span(seeds: tuple[int, ...]) -> str:
+    whole = seeds == tuple(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]}..{seeds[-1]}" if whole and len(seeds) > 1 else ",".join(map(str, seeds))

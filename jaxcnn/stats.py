@@ -1,0 +1,252 @@
+"""One number per run, paired comparisons of arms, and the verdict. Pure.
+
+Arms are compared in pairs, seed by seed: arm minus other or, for a number of steps, log arm minus
+log other, which reads as a ratio. Two p-values are always computed: the paired t-test's, and that
+of the exact sign-flip permutation test, which assumes only that without an effect a difference is
+as likely to be positive as negative.
+
+Which one decides is fixed by the numbers of pairs and of predictions, before any result is seen.
+From n pairs the sign-flip test's p-value is never below 2 / 2^n. It decides where n allows: where
+that least p-value, Holm-corrected for all predictions of the experiment, is below 0.05 (6 pairs
+for one prediction, 8 for four). With fewer pairs the t-test decides; then the normality that it
+assumes is taken on trust.
+
+A diverged run is worse than any number. Its pair is left out of the means, and so no arm can be
+found to have less than another while one of its own runs diverged: that verdict stays undecided.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.stats
+from statsmodels.stats.multitest import multipletests
+
+from jaxcnn.experiment import Measure
+from jaxcnn.records import Record
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_SEEDS = 1000  # a difference that needs more is called out of reach
+ENUMERATED = 16  # up to 2^16 sign patterns are all visited; beyond, 99,999 are drawn
+
+
+def value(record: Record | None, measure: Measure) -> float | None:
+    """`measure` of a run: infinite if it diverged, None while its record does not hold it."""
+    if record is None or record.result is None:
+        return None
+    if record.diverged:
+        return math.inf
+    test = math.nan
+    if measure.split == "test" or measure.kind == "gap":
+        if record.test is None:
+            return None
+        test = _number(record.test, measure.metric)
+        if measure.kind == "final":
+            return test
+    points = _curve(record, "train" if measure.kind == "gap" else measure.split, measure.metric)
+    if not points:
+        return None
+    if measure.kind == "gap":
+        last = points[-1][1]
+        return test - last if math.isfinite(test) and math.isfinite(last) else math.inf
+    if measure.kind == "final":
+        return points[-1][1]
+    if measure.kind == "mean":
+        return sum(y for _, y in points) / len(points)
+    crossed = _crossing(points, measure)
+    return crossed if crossed is not None else budget(record)
+
+
+def censored(record: Record | None, measure: Measure) -> bool:
+    """Whether a finished run never reached the target of a `steps_to`: it counts as its budget."""
+    if measure.kind != "steps_to" or record is None or record.result is None or record.diverged:
+        return False
+    return _crossing(_curve(record, measure.split, measure.metric), measure) is None
+
+
+def budget(record: Record) -> float:
+    """All steps of a run, whether or not it came that far."""
+    return float(record.info.get("steps") or (record.result or {}).get("step", math.nan))
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % t-interval; no bounds (nan) from one value, no mean from none."""
+    x = np.asarray(values, dtype=float)
+    if x.size == 0:
+        return math.nan, math.nan, math.nan
+    if x.size == 1 or np.ptp(x) == 0:
+        bound = float(x[0]) if x.size > 1 else math.nan
+        return float(x[0]), bound, bound
+    mean = float(x.mean())
+    half = float(scipy.stats.t.ppf(1 - ALPHA / 2, x.size - 1) * x.std(ddof=1) / math.sqrt(x.size))
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Mean and 95 % interval over runs at each step; `n` runs."""
+
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: int
+
+
+def curve(records: Sequence[Record], split: str, metric: str = "error") -> Curve:
+    """The learning curve of an arm, at the steps that all its runs have."""
+    runs = [{step: y for step, y in _curve(r, split, metric) if math.isfinite(y)} for r in records]
+    steps = sorted(set.intersection(*map(set, runs))) if runs else []
+    bands = [interval([run[step] for run in runs]) for step in steps]
+    mean, low, high = (tuple(b[i] for b in bands) for i in range(3))
+    return Curve(tuple(steps), mean, low, high, len(runs))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Arm a against arm b: the mean, 95 % interval and sd of a - b; of log a - log b if `ratio`."""
+
+    n: int
+    ratio: bool
+    mean: float
+    low: float
+    high: float
+    sd: float
+    p_t: float  # nan where all differences are equal: there the t-test is undefined
+    p_flip: float
+
+    def effect(self, number: float) -> float:
+        """A number of this comparison as it is read: a difference, or a ratio."""
+        return math.exp(number) if self.ratio else number
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float], ratio: bool = False) -> Paired:
+    """Two arms, each seed -> value, over the seeds they share."""
+    seeds = sorted(a.keys() & b.keys())
+    x, y = np.array([a[s] for s in seeds], float), np.array([b[s] for s in seeds], float)
+    d = np.log(x) - np.log(y) if ratio else x - y
+    n, nan = len(seeds), math.nan
+    if n < 2:
+        return Paired(n, ratio, float(d[0]) if n else nan, nan, nan, nan, 1.0, 1.0)
+    if np.ptp(d) <= 1e-9 * np.abs(d).max():  # all equal, but for rounding
+        mean = float(d[0])
+        p_t, p_flip = (nan, 2 * 0.5**n) if mean != 0 else (1.0, 1.0)
+        return Paired(n, ratio, mean, mean, mean, 0.0, p_t, p_flip)
+    mean, low, high = interval(d)
+    _, p_t = np.asarray(scipy.stats.ttest_1samp(d, 0.0))
+    return Paired(n, ratio, mean, low, high, float(d.std(ddof=1)), float(p_t), sign_flip(d))
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """Two-sided p-value of the mean among all 2^n flips of the signs, or a sample of them."""
+    n = len(differences)
+    return float(
+        scipy.stats.permutation_test(
+            (differences,),
+            lambda d, axis: np.mean(d, axis=axis),
+            permutation_type="samples",
+            vectorized=True,
+            n_resamples=2**n if n <= ENUMERATED else 99_999,
+            batch=10_000,
+            rng=np.random.default_rng(0),
+        ).pvalue
+    )
+
+
+def fewest_pairs(predictions: int) -> int:
+    """The least n from which the sign-flip test can reach a Holm-corrected p-value below 0.05."""
+    return math.floor(math.log2(2 * predictions / ALPHA)) + 1
+
+
+def seeds_needed(sd: float, delta: float, predictions: int = 1) -> float:
+    """Pairs that find a mean difference `delta` with 80 % power: 7.84 (sd / delta)^2 + 2.
+
+    That is for one prediction; 7.84 grows with Holm's strictest level, 0.05 / predictions.
+    """
+    return math.inf if delta == 0 else _effort(predictions) * (sd / delta) ** 2 + 2
+
+
+def smallest_effect(pair: Paired, predictions: int = 1) -> float:
+    """The mean difference that so many pairs find with 80 % power: `seeds_needed` inverted."""
+    return pair.sd * math.sqrt(_effort(predictions) / (pair.n - 2)) if pair.n > 2 else math.nan
+
+
+@dataclass(frozen=True)
+class Verdict:
+    word: Literal["supported", "refuted", "undecided"]
+    p: float  # Holm-corrected
+    test: Literal["t", "sign-flip"]  # the test that decided
+    further: int | None  # seeds that would settle it; 0: settled; None: no number up to 1000 would
+    blocked: bool  # p < 0.05, but in favour of an arm with diverged runs
+
+
+def verdicts(
+    pairs: Sequence[Paired],
+    directions: Sequence[Literal["less", "greater"]],
+    diverged: Sequence[tuple[int, int]],
+) -> list[Verdict]:
+    """A verdict per prediction, Holm-corrected over all; `diverged` counts runs of (arm, other)."""
+    family = len(pairs)
+    by_flip = [math.isnan(p.p_t) or p.n >= fewest_pairs(family) for p in pairs]
+    raw = [p.p_flip if flip else p.p_t for p, flip in zip(pairs, by_flip, strict=True)]
+    out = []
+    for pair, p, flip, direction, lost in zip(
+        pairs, holm(raw), by_flip, directions, diverged, strict=True
+    ):
+        significant, less = p < ALPHA, pair.mean < 0
+        blocked = significant and lost[0 if less else 1] > 0
+        word = "undecided"
+        if significant and not blocked:
+            word = "supported" if less == (direction == "less") else "refuted"
+        further = 0 if word != "undecided" else None if blocked else _further(pair, family)
+        out.append(Verdict(word, p, "sign-flip" if flip else "t", further, blocked))
+    return out
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction, in the order given."""
+    if len(p_values) < 2:  # nothing to correct
+        return list(p_values)
+    return np.asarray(multipletests(p_values, method="holm")[1]).tolist()
+
+
+def _further(pair: Paired, predictions: int) -> int | None:
+    if pair.n < 2:
+        return 2 - pair.n
+    if pair.sd == 0 and pair.mean != 0:
+        needed = float(fewest_pairs(predictions))
+    else:
+        needed = seeds_needed(pair.sd, pair.mean, predictions)
+    return max(1, math.ceil(needed) - pair.n) if needed <= MOST_SEEDS else None
+
+
+def _effort(predictions: int) -> float:
+    """(z_{1 - alpha/2} + z_power)^2."""
+    z = scipy.stats.norm.ppf([1 - ALPHA / predictions / 2, POWER])
+    return float(z.sum() ** 2)
+
+
+def _curve(record: Record, split: str, metric: str) -> list[tuple[int, float]]:
+    rows = [(row["step"], row.get(split)) for row in record.rows]
+    return [(step, _number(m, metric)) for step, m in rows if m is not None]
+
+
+def _crossing(points: list[tuple[int, float]], measure: Measure) -> float | None:
+    """The first step at or below the target, linear between points; at least 1, to have a log."""
+    assert measure.target is not None
+    before = (0, math.inf)
+    for step, y in points:
+        if y <= measure.target:
+            share = (before[1] - measure.target) / (before[1] - y) if before[1] < math.inf else 1.0
+            return max(1.0, before[0] + (step - before[0]) * share)
+        before = (step, y)
+    return None
+
+
+def _number(sums: Mapping[str, float | None], metric: str) -> float:
+    """A metric of a row; what was not finite was written as null."""
+    number = sums.get(metric)
+    return math.inf if number is None else float(number)

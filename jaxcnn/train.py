@@ -1,0 +1,397 @@
+"""The loop: runs go in, records come out. The only place where programs, files and time meet.
+
+Runs are trained in waves of one cohort (`sharding.plan`). A generator, so that its caller draws the progress
+and hears of each new point of a curve; all that it promises stands on disk before it says so.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import cohorts, config, losses, provenance, records, sharding, step
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.cohorts import Carry, Program, Resident
+from jaxcnn.config import InputError, Run
+from jaxcnn.data import augment, sources
+from jaxcnn.data.sources import Dataset
+from jaxcnn.step import Problem
+
+DISPATCH_SECONDS = 0.5  # about how long one call into a program lasts: Ctrl-C and progress wait for it
+
+
+class Tick(NamedTuple):
+    """News of one run."""
+
+    folder: Path
+    step: int
+    row: dict[str, Any] | None = None  # a new point of its curve
+    note: str = ""  # what the user should know
+
+
+class Interrupted(Exception):
+    """Asked to stop; every run in flight has been saved."""
+
+
+def load_data(runs: Iterator[Run] | list[Run], data_dir: Path | None) -> dict[config.Data, Dataset]:
+    """Each data set that the runs name, once."""
+    return {data: sources.load(data, data_dir) for data in dict.fromkeys(r.data for r in runs)}
+
+
+def problem_of(run: Run, data: Dataset) -> Problem:
+    """Raises `InputError` for a run that its data cannot feed."""
+    n = len(data.train.labels)
+    if run.train.batch_size > n:
+        raise InputError(
+            f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
+            f" of {run.data.name}."
+        )
+    if run.train.eval_train_examples > n:
+        raise InputError(
+            f"train.eval_train_examples: {run.train.eval_train_examples} is larger than the {n}"
+            f" training examples of {run.data.name}."
+        )
+    _, height, width, channels = data.train.images.shape
+    return Problem((height, width, channels), len(data.classes), n, config.total_steps(run, n))
+
+
+def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
+    """Trace one step of each program, without compiling or making weights: errors come before any work."""
+    for group in cohorts.group(runs, step.static):
+        run = group[0]
+        problem = problem_of(run, datasets[run.data])
+        trace(run, problem)
+
+
+def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
+    """The abstract (state, sums) after one training step; raises `InputError` for what does not fit."""
+    values = {k: np.float32(v) for k, v in step.numbers(run).items() if k != "seed"}
+    values |= {"seed": np.int32(run.seed)}
+    batch = run.train.batch_size
+    images = jax.ShapeDtypeStruct((batch, *problem.image_shape), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    moment = jax.ShapeDtypeStruct((problem.image_shape[-1],), jnp.float32)
+
+    def one(images: Any, labels: Any, moment: Any) -> Any:
+        state = step.init_state(run, problem, values)
+        return step.train_step(run, problem, state, images, labels, (moment, moment), values)
+
+    return jax.eval_shape(one, images, labels, moment)
+
+
+def parameters(run: Run, problem: Problem) -> int:
+    """How many trainable numbers the run's model has."""
+    state, _ = trace(run, problem)
+    return sum(math.prod(a.shape) for a in jax.tree.leaves(state.params))
+
+
+def train(
+    jobs: Mapping[Path, Run],
+    labels: Mapping[Path, Mapping[str, Any]],
+    datasets: Mapping[config.Data, Dataset],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 30.0,
+) -> Iterator[Tick]:
+    """Train what is not finished of `jobs` (folder -> run); `labels` goes into each run.json.
+
+    Runs that another launch holds are left to it and waited for. Raises `Interrupted` once `stop()` is true
+    and everything in flight is saved.
+    """
+    shared = provenance.collect()
+    pending = {f: run for f, run in jobs.items() if not records.is_finished(f)}
+    while pending:
+        held_elsewhere = True
+        for group in cohorts.group(pending, lambda f: step.static(pending[f])):
+            width, mesh = sharding.plan(len(group))
+            while group:
+                with contextlib.ExitStack() as stack:
+                    wave, group = _claim(stack, group, width)
+                    if not wave:
+                        continue
+                    held_elsewhere = False
+                    runs = {f: pending[f] for f in wave}
+                    infos = {f: {**labels[f], **shared} for f in wave}
+                    data = datasets[next(iter(runs.values())).data]
+                    yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
+        pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
+        if pending and held_elsewhere:
+            folder = next(iter(pending))
+            yield Tick(folder, 0, note=f"{len(pending)} runs are being trained by another launch")
+            time.sleep(1.0)
+            if stop():
+                raise Interrupted
+
+
+def test(jobs: Mapping[Path, Run], datasets: Mapping[config.Data, Dataset]) -> Iterator[Tick]:
+    """Evaluate the finished runs of `jobs` on the test split, once each, at the last step."""
+    todo = {
+        f: run
+        for f, run in jobs.items()
+        if not (f / "test.json").is_file() and not _diverged(f)
+    }  # fmt: skip
+    for group in cohorts.group(todo, lambda f: step.static(todo[f])):
+        width, mesh = sharding.plan(len(group))
+        for i in range(0, len(group), width):
+            wave = group[i : i + width]
+            runs = [todo[f] for f in wave]
+            data = datasets[runs[0].data]
+            program, like = _program(runs[0], data, mesh)
+            carries = [_final(folder, like) for folder in wave]
+            carry = _stack(mesh, carries, width)
+            n = len(data.train.labels) + len(data.validation.labels)
+            found = _evaluate(program, carry, _resident(data, mesh), n, len(data.test.labels))
+            for folder, means in zip(wave, found, strict=False):
+                records.write_json(folder / "test.json", means)
+                yield Tick(folder, 0)
+
+
+def _claim(
+    stack: contextlib.ExitStack, group: list[Path], width: int
+) -> tuple[list[Path], list[Path]]:
+    """(a wave of unfinished runs, locked until `stack` closes; the rest of the group)."""
+    wave: list[Path] = []
+    for i, folder in enumerate(group):
+        folder.mkdir(parents=True, exist_ok=True)
+        held = stack.enter_context(records.lock(folder))
+        if held and not records.is_finished(folder):  # it may have ended while we waited
+            wave.append(folder)
+        if len(wave) == width:
+            return wave, group[i + 1 :]
+    return wave, []
+
+
+def _resume(
+    runs: dict[Path, Run],
+    infos: dict[Path, dict[str, Any]],
+    data: Dataset,
+    mesh: Any,
+    width: int,
+    stop: Callable[[], bool],
+    checkpoint_seconds: float,
+) -> Iterator[Tick]:
+    """Train the runs from their newest checkpoints, those of equal step side by side."""
+    program, like = _program(next(iter(runs.values())), data, mesh)
+    with contextlib.ExitStack() as stack:
+        disks: dict[Path, Checkpoints] = {}
+        found: dict[Path, tuple[int, Carry | None]] = {}
+        for folder, run in runs.items():
+            disks[folder] = Checkpoints(folder)
+            stack.callback(disks[folder].close)
+            _begin(folder, run, infos[folder], data)
+            at, carry, complaints = disks[folder].restore(like)
+            found[folder] = (at, carry)
+            after = f"step {at}" if at >= 0 else "the start"
+            for complaint in complaints:
+                yield Tick(folder, max(at, 0), note=f"{folder}: {complaint}; going on from {after}")
+        for equal in cohorts.group(runs, lambda f: found[f][0]):
+            at = found[equal[0]][0]
+            wave = _Wave(
+                folders=equal,
+                runs=[runs[f] for f in equal],
+                disks=[disks[f] for f in equal],
+                data=data,
+                program=program,
+                width=width,
+                stop=stop,
+                checkpoint_seconds=checkpoint_seconds,
+            )
+            carries = [c for f in equal if (c := found[f][1]) is not None]
+            yield from wave.run(at, carries)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wave:
+    """Runs of one program at one step, side by side; at most `width`, padded with copies of the last."""
+
+    folders: list[Path]
+    runs: list[Run]
+    disks: list[Checkpoints]
+    data: Dataset
+    program: Program
+    width: int
+    stop: Callable[[], bool]
+    checkpoint_seconds: float
+
+    def run(self, at: int, carries: list[Carry]) -> Iterator[Tick]:
+        """From step `at` (-1: not begun) to the end."""
+        run, mesh = self.runs[0], self.program.mesh
+        problem = problem_of(run, self.data)
+        every = config.eval_interval(run, problem.train_examples)
+        data = _resident(self.data, mesh)
+        padded = self.runs + [self.runs[-1]] * (self.width - len(self.runs))
+        values = sharding.put(mesh, cohorts.stack(padded), "run")
+        carry = _stack(mesh, carries, self.width) if carries else self.program.init(values)
+        live = set(range(len(self.runs)))
+        spent = [_seconds(f, at) for f in self.folders]
+        started = saved = time.monotonic()
+        chunk, pace = 1, 0.0
+
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(records.open_metrics(f)) for f in self.folders]
+
+            def point(now: int) -> Iterator[Tick]:
+                """A row in each run's curve; a run that is no longer finite ends here."""
+                rows = self._rows(now, carry, data, problem)
+                for i in sorted(live):
+                    seconds = round(spent[i] + time.monotonic() - started, 2)
+                    row = {"step": now, **rows[i], "seconds": seconds}
+                    records.append(files[i], row)
+                    if not _finite(row):
+                        self._end(i, "diverged", now, seconds)
+                        live.discard(i)
+                    yield Tick(self.folders[i], now, row)
+
+            if at < 0:
+                at = 0
+                yield from point(0)
+            while at < problem.steps and live:
+                epoch, position, left = cohorts.position(run, problem, at)
+                n = min(chunk, left, every - at % every, problem.steps - at)
+                began = time.monotonic()
+                carry = self.program.advance(carry, values, data, epoch, position, n)
+                jax.block_until_ready(carry)
+                pace = (time.monotonic() - began) / n
+                chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / max(pace, 1e-6))))
+                at += n
+                if at % every == 0 or at == problem.steps:
+                    yield from point(at)
+                    carry = _reset(carry, mesh)
+                else:
+                    for i in live:
+                        yield Tick(self.folders[i], at)
+                stopping = self.stop()
+                if stopping or time.monotonic() - saved > self.checkpoint_seconds:
+                    self._save(at, carry, live, wait=stopping)
+                    saved = time.monotonic()
+                if stopping and at < problem.steps and live:
+                    raise Interrupted
+            self._save(at, carry, live, wait=True)
+        for i in sorted(live):
+            self._end(i, "finished", at, round(spent[i] + time.monotonic() - started, 2))
+            yield Tick(self.folders[i], at)
+
+    def _rows(
+        self, now: int, carry: Carry, data: Resident, problem: Problem
+    ) -> list[dict[str, Any]]:
+        sums = jax.device_get(carry.sums)
+        rows: list[dict[str, Any]] = [{} for _ in self.runs]
+        for i, row in enumerate(rows):
+            if sums["count"][i] > 0:
+                row["batch"] = losses.means({k: v[i] for k, v in sums.items()})
+        spans = {
+            "train": (0, self.runs[0].train.eval_train_examples),
+            "validation": (problem.train_examples, len(self.data.validation.labels)),
+        }
+        for split, (start, count) in spans.items():
+            if count > 0:
+                means = _evaluate(self.program, carry, data, start, count)
+                for i, row in enumerate(rows):
+                    row[split] = means[i]
+        return rows
+
+    def _save(self, at: int, carry: Carry, live: set[int], *, wait: bool) -> None:
+        whole = jax.device_get(carry)
+        for i in sorted(live):
+            self.disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
+        if wait:
+            for i in sorted(live):
+                self.disks[i].wait()
+
+    def _end(self, i: int, status: str, at: int, seconds: float) -> None:
+        result = {"status": status, "step": at, "seconds": seconds}
+        records.write_json(self.folders[i] / "result.json", result)
+
+
+def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:
+    """The program of a run's cohort, and one run's carry in the abstract."""
+    program = cohorts.program(step.static(run), problem_of(run, data), mesh)
+    devices = mesh.shape["run"]
+    many = jax.eval_shape(program.init, cohorts.stack([run] * devices))
+    return program, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), many)
+
+
+def _begin(folder: Path, run: Run, info: dict[str, Any], data: Dataset) -> None:
+    """Write run.json, or see that the one there is of this run and these data."""
+    old = records.read(folder)
+    if old is None:
+        problem = problem_of(run, data)
+        sizes = {s: len(getattr(data, s).labels) for s in ("train", "validation", "test")}
+        about = {
+            "config": config.to_dict(run),
+            "digest": config.digest(run),
+            "steps": problem.steps,
+            "parameters": parameters(run, problem),
+            "data": {"fingerprint": data.fingerprint, **sizes, "classes": len(data.classes)},
+        }
+        records.write_json(folder / "run.json", {**info, **about})
+    elif old.info["data"]["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"data.name: {run.data.name!r} has changed since {folder} was begun (fingerprint"
+            f" {data.fingerprint}, then {old.info['data']['fingerprint']}). Move that folder away, or"
+            " name another with --out."
+        )
+
+
+def _reset(carry: Carry, mesh: Any) -> Carry:
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry.sums)
+    return Carry(carry.state, sharding.put(mesh, zeros, "run"))
+
+
+def _evaluate(
+    program: Program, carry: Carry, data: Resident, start: int, count: int
+) -> list[dict[str, float]]:
+    """Means over examples start .. start + count, one dict a run."""
+    sums = jax.device_get(program.evaluate(carry.state, data, start, count))
+    runs = len(sums["count"])
+    return [losses.means({k: v[i] for k, v in sums.items()}) for i in range(runs)]
+
+
+@functools.lru_cache(maxsize=1)
+def _resident(data: Dataset, mesh: Any) -> Resident:
+    """The data set on every device of the mesh; the last one is kept for the next wave."""
+    parts = (data.train, data.validation, data.test)
+    images = np.concatenate([p.images for p in parts])
+    labels = np.concatenate([p.labels for p in parts])
+    return sharding.put(mesh, Resident(images, labels, data.mean, data.std))  # type: ignore[arg-type]
+
+
+def _stack(mesh: Any, carries: list[Carry], width: int) -> Carry:
+    padded = carries + [carries[-1]] * (width - len(carries))
+    return sharding.put(mesh, jax.tree.map(lambda *a: np.stack(a), *padded), "run")
+
+
+def _final(folder: Path, like: Carry) -> Carry:
+    disk = Checkpoints(folder)
+    at, carry, complaints = disk.restore(like)
+    disk.close()
+    record = records.read(folder)
+    if carry is None or record is None or record.result is None or at != record.result["step"]:
+        why = "; ".join(complaints) or "no checkpoint of the last step"
+        raise RuntimeError(f"{folder}: {why}. Move the folder away to train the run afresh.")
+    return carry
+
+
+def _seconds(folder: Path, at: int) -> float:
+    """Seconds that the run had been training when it was at step `at`."""
+    record = records.read(folder)
+    rows = [r for r in record.rows if r["step"] <= at] if record else []
+    return rows[-1]["seconds"] if rows else 0.0
+
+
+def _diverged(folder: Path) -> bool:
+    record = records.read(folder)
+    return record is None or record.result is None or record.diverged
+
+
+def _finite(row: Mapping[str, Any]) -> bool:
+    parts = [row[k] for k in ("batch", "train", "validation") if k in row]
+    return all(math.isfinite(part["loss"]) for part in parts)

@@ -1,0 +1,253 @@
+#!/usr/bin/env python3
+"""jaxcnn: convolutional networks in JAX, and every claim about them put on trial.
+
+Examples:
+  python launch.py list                                    what there is to run
+  python launch.py show relu_vs_sigmoid --preset quick     what would run, resolved
+  python launch.py run relu_vs_sigmoid --preset quick      train, table, plots, verdict
+  python launch.py run my_experiment.py --seeds 0..9       a file of your own, ten seeds
+  python launch.py run relu_vs_sigmoid --arms relu tanh --set train.epochs=3
+  python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
+  python launch.py prepare cifar10                         fetch a TFDS data set
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
+
+from jaxcnn import experiment
+from jaxcnn.config import InputError
+from jaxcnn.experiment import Experiment
+
+# jax, numpy and matplotlib are imported inside the commands: `--help` and `list` need none of them.
+
+Names = Annotated[
+    Positional[tuple[str, ...]],
+    arg(metavar="NAME...", help="Experiments by name, or paths of files that define EXPERIMENT."),
+]
+Preset = Annotated[str, arg(help="quick, default or paper; `show` lists an experiment's presets.")]
+Arms = Annotated[tuple[str, ...], arg(metavar="ARM...", help="Only these arms.")]
+Seeds = Annotated[str, arg(metavar="0..9|0,1,5", help="In place of the experiment's own seeds.")]
+Settings = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(name="set", metavar="PATH=VALUE", help="Change a field of every run, e.g. optim.lr=0.02."),
+]
+Out = Annotated[Path, arg(metavar="DIR", help="Folder of the records.")]
+DataDir = Annotated[Path | None, arg(metavar="DIR", help="TFDS's folder; else TFDS_DATA_DIR.")]
+
+console = Console(highlight=False)
+
+
+def list_experiments() -> None:
+    """The experiments, a line each."""
+    for name in experiment.available():
+        exp = experiment.load(name)
+        console.print(f"[bold]{name}[/]  {exp.claim}  [dim]({', '.join(exp.arms)}; {exp.source})[/]")
+
+
+def show(
+    names: Names,
+    preset: Preset = "default",
+    arms: Arms = (),
+    seeds: Seeds = "",
+    settings: Settings = (),
+    data_dir: DataDir = None,
+) -> None:
+    """An experiment as it will run: base run, arms, grid, predictions, presets.
+
+    Example: python launch.py show relu_vs_sigmoid --preset quick
+    """
+    from jaxcnn import show as view
+
+    for exp in _select(names, preset, arms, seeds, settings):
+        view.show(exp, preset, data_dir, console)
+
+
+def run(
+    names: Names,
+    preset: Preset = "default",
+    arms: Arms = (),
+    seeds: Seeds = "",
+    settings: Settings = (),
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+    checkpoint_every: Annotated[float, arg(help="Seconds between checkpoints.")] = 30.0,
+    tensorboard: Annotated[bool, arg(help="Write TensorBoard event files beside the records.")] = False,
+) -> int:
+    """Train what is missing, then print and write the report.
+
+    Ctrl-C saves, and the same command goes on. More seeds train only what is new.
+
+    Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
+    """
+    selected = _select(names, preset, arms, seeds, settings)
+    _use_every_core()
+    from jaxcnn import records, sweep, train
+    from jaxcnn.console import Display, stop_on_signals
+
+    records.check_writable(out)
+    runs = [r for exp in selected for r in sweep.all_runs(exp)]
+    datasets = train.load_data(runs, data_dir)
+    train.check(runs, datasets)
+    if tensorboard:
+        from jaxcnn import tensorboard as board
+
+        board.check()
+    for exp in selected:
+        left, total = sweep.work(exp, out, datasets)
+        with stop_on_signals() as stop, Display(console, exp.name, total - left, total) as display:
+            try:
+                options: dict[str, Any] = {"stop": stop, "checkpoint_seconds": checkpoint_every}
+                for tick in sweep.run(exp, out, datasets, preset=preset, **options):
+                    display.tick(*tick)
+            except train.Interrupted:
+                display.__exit__()
+                console.print(
+                    "Stopped; all is saved. To go on: the same command again,\n  "
+                    + " ".join(["python", *sys.argv])
+                )
+                return 128 + (stop.signal or 0)
+        if tensorboard:
+            board.write(exp, out)
+        _report(exp, preset, settings, arms, out)
+    return 0
+
+
+def report(
+    names: Names,
+    preset: Preset = "default",
+    arms: Arms = (),
+    seeds: Seeds = "",
+    settings: Settings = (),
+    out: Out = Path("runs"),
+) -> None:
+    """Print and write the report of what the records hold, finished or not.
+
+    Example: python launch.py report relu_vs_sigmoid --preset quick
+    """
+    for exp in _select(names, preset, arms, seeds, settings):
+        _report(exp, preset, settings, arms, out)
+
+
+def prepare(
+    name: Annotated[Positional[str], arg(metavar="NAME", help="A TFDS builder, e.g. cifar10.")],
+    archives: Annotated[
+        Path | None, arg(metavar="DIR", help="Take the archives from here, not the network.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Download a TFDS data set for `data.name`, or take it from local archives. Needs the extra `prep`.
+
+    Example: python launch.py prepare cifar10
+    """
+    from jaxcnn.data import prepare as preparation
+
+    preparation.prepare(name, data_dir, archives, console.print)
+
+
+COMMANDS = {
+    "list": list_experiments,
+    "show": show,
+    "run": run,
+    "report": report,
+    "prepare": prepare,
+}
+
+
+def main() -> int:
+    """Exit code 0, 1 for a failure at run time, 2 for input that cannot be run, 128 + signal when stopped."""
+    args = sys.argv[1:]
+    debug = "--debug" in args  # for every command, at any place
+    args = [a for a in args if a != "--debug"] or ["--help"]
+    try:
+        return _call(args) or 0
+    except (InputError, OSError, RuntimeError, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _call(args: list[str]) -> int | None:
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        args=args,
+        prog="launch.py",
+        description=__doc__,
+        config=(FlagCreatePairsOff, OmitArgPrefixes),
+    )
+
+
+def _explain(error: BaseException) -> int:
+    complain = Console(stderr=True, highlight=False)
+    if isinstance(error, KeyboardInterrupt):
+        complain.print("Stopped at once; the same command goes on from the last checkpoint.")
+        return 130
+    hint = ""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = " Nothing recorded is lost: make room, and the same command goes on."
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    complain.print("[bold red]error:[/] ", end="")
+    complain.print(f"{kind}{error}{hint}", markup=False, soft_wrap=True)
+    return 2 if isinstance(error, InputError) else 1
+
+
+def _select(
+    names: tuple[str, ...], preset: str, arms: tuple[str, ...], seeds: str, settings: tuple[str, ...]
+) -> list[Experiment]:
+    if not names:
+        raise InputError(f"NAME: none. The experiments: {', '.join(experiment.available())}.")
+    changes = dict(_setting(s) for s in settings)
+    return [
+        experiment.select(experiment.load(n), preset, arms, _seeds(seeds), changes) for n in names
+    ]
+
+
+def _setting(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set: {text!r} is not PATH=VALUE.")
+    return path.strip(), value.strip()
+
+
+def _seeds(text: str) -> list[int]:
+    """'0..4,7' -> [0, 1, 2, 3, 4, 7]."""
+    seeds: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, dots, last = part.partition("..")
+        try:
+            seeds += range(int(first), int(last if dots else first) + 1)
+        except ValueError:
+            raise InputError(f"--seeds: {text!r} is not of the form 0..9 or 0,1,5.") from None
+    if text and (not seeds or min(seeds) < 0):
+        raise InputError(f"--seeds: {text!r} names no seeds at or above 0.")
+    return list(dict.fromkeys(seeds))
+
+
+def _report(
+    exp: Experiment, preset: str, settings: tuple[str, ...], arms: tuple[str, ...], out: Path
+) -> None:
+    from jaxcnn import report
+
+    table = report.collect(exp, out)
+    report.show(table, console)
+    variant = "_".join([preset, *arms, *settings]).replace("/", "-")
+    written = report.write(table, out / exp.name / "reports" / variant)
+    console.print(f"Written: {', '.join(str(p) for p in written)}")
+
+
+def _use_every_core() -> None:
+    """Each core as a device of its own, so that runs stand side by side on a CPU too; see sharding.plan."""
+    import jax
+
+    if jax.config.jax_num_cpu_devices < 1 and "xla_force_host" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""The one strict override, and the digest that names a run's folder."""
+
+import dataclasses
+from typing import get_args
+
+import pytest
+
+from jaxcnn import config, ops
+from jaxcnn.config import InputError, Run, override
+
+
+def test_override_takes_values_and_the_command_line_s_words_alike() -> None:
+    typed = {
+        "optim.lr": 1,
+        "train.steps": None,
+        "data.flip": True,
+        "model.widths": (30, 20),
+        "optim.milestones": (0.5,),
+        "model.pool_window": 3,
+        "model.dropout": "paper",
+    }
+    words = {
+        "optim.lr": "1",
+        "train.steps": "none",
+        "data.flip": "true",
+        "model.widths": "30,20",
+        "optim.milestones": "0.5",
+        "model.pool_window": "3",
+        "model.dropout": "paper",
+    }
+    run = override(Run(), typed)
+    assert run == override(Run(), words)
+    assert (run.optim.lr, run.data.flip, run.model.widths) == (1.0, True, (30, 20))
+    assert isinstance(run.optim.lr, float)
+    assert Run().optim.lr != 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("optim.lrr", 0.1, "Did you mean optim.lr"),
+        ("lr", "0.1", "Did you mean optim.lr"),
+        ("optim", 1, "a group of fields"),
+        ("optim.lr.x", 1, "has no fields"),
+        ("optim.lr", "fast", "'fast' is not a number"),
+        ("optim.lr", True, "True is not a number"),
+        ("train.batch_size", 1.5, "1.5 is not a whole number"),
+        ("train.batch_size", "1.5", "'1.5' is not a whole number"),
+        ("data.flip", "yes", "'yes' is not true or false"),
+        ("model.activation", "sigmod", "Did you mean sigmoid"),
+        ("model.widths", "30,x", "is not one of a list of int, 'paper'"),
+        ("data.name", 3, "3 is not text"),
+    ],
+)
+def test_override_names_path_value_and_choices(path: str, value: object, said: str) -> None:
+    with pytest.raises(InputError) as error:
+        override(Run(), {path: value})
+    assert str(error.value).startswith(f"{path}: ")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("optim.lr", 0.0),
+        ("optim.lr", float("nan")),
+        ("optim.momentum", 1.0),
+        ("model.dropout", 1.0),
+        ("optim.milestones", (0.7, 0.2)),
+        ("train.batch_size", 0),
+        ("train.steps", 0),
+        ("seed", -1),
+    ],
+)
+def test_check_names_a_number_outside_its_range(path: str, value: object) -> None:
+    run = override(Run(), {path: value})
+    with pytest.raises(InputError, match=f"^{path}: .* must be "):
+        config.check(run)
+
+
+def test_dict_round_trip() -> None:
+    run = override(Run(), {"model.widths": (3, 4), "data.crop": 24, "seed": 7})
+    assert config.from_dict(Run, config.to_dict(run)) == run
+
+
+def test_digest_tells_runs_apart_and_ignores_defaults() -> None:
+    changed = [
+        override(Run(), {path: value})
+        for path, value in (("seed", 1), ("optim.lr", 0.02), ("model.widths", (3,)))
+    ]
+    digests = [config.digest(run) for run in (Run(), *changed)]
+    assert len(set(digests)) == 4
+    # Equal to that of an empty object: a field that is added later changes no digest.
+    assert digests[0] == "44136fa355"
+
+
+def test_every_field_reaches_the_digest() -> None:
+    other = {bool: True, int: 91, float: 0.377, str: "other", type(None): 91, tuple: (0.1, 0.9)}
+    for path in config.paths(Run()):
+        group, _, name = path.rpartition(".")
+        part = getattr(Run(), group) if group else Run()
+        changed = dataclasses.replace(part, **{name: other[type(getattr(part, name))]})
+        run = dataclasses.replace(Run(), **{group: changed}) if group else changed
+        assert config.digest(run) != config.digest(Run()), path
+
+
+def test_the_words_of_config_are_the_choices_of_ops() -> None:
+    assert set(get_args(config.Activation)) == {"paper", *ops.ACTIVATIONS}
+    assert set(get_args(config.Initializer)) == {"paper", *ops.INITS}
+    assert set(get_args(config.Pool)) == {"paper", *ops.POOLS}
+
+
+def test_steps_follow_from_epochs_unless_set() -> None:
+    run = override(Run(), {"train.epochs": 2.0, "train.batch_size": 100})
+    assert config.total_steps(run, 1050) == 20
+    assert config.total_steps(override(run, {"train.steps": 7}), 1050) == 7
+    assert config.eval_interval(run, 1050) == 10

@@ -1,0 +1,209 @@
+"""The pure step: against a float64 reference, its keys, and every traced number."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcnn import losses, optim, step
+from jaxcnn.config import Optim, Run, override
+from jaxcnn.step import Problem, State
+
+PROBLEM = Problem((6, 6, 1), 3, train_examples=64, steps=10)
+MLP = override(
+    Run(),
+    {
+        "model.name": "mlp",
+        "model.widths": (7,),
+        "model.activation": "tanh",
+        "data.normalize": "unit",
+        "train.batch_size": 8,
+    },
+)
+MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25))
+
+
+def batches(n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 8, 6, 6, 1), np.uint8), rng.integers(0, 3, (n, 8), np.int32)
+
+
+def steps(run: Run, n: int, state: State | None = None) -> tuple[State, list[float]]:
+    values = step.numbers(run)
+    state = state if state is not None else step.init_state(run, PROBLEM, values)
+    one = jax.jit(lambda s, x, y: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values))
+    found = []
+    for x, y in zip(*batches(n), strict=True):
+        state, sums = one(state, x, y)
+        found.append(float(sums["loss"] / sums["count"]))
+    return state, found
+
+
+@pytest.mark.parametrize("decay", ["coupled", "decoupled"])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_ten_steps_of_sgd_equal_float64(decay: str, nesterov: bool) -> None:
+    """w <- w - lr (v), v <- mu v + g + wd w: torch's and optax's order, biases decayed too."""
+    lr, mu, wd = 0.1, 0.9, 0.01
+    changes = {
+        "optim.lr": lr,
+        "optim.momentum": mu,
+        "optim.nesterov": nesterov,
+        "optim.weight_decay": wd,
+        "optim.decay": decay,
+        "optim.schedule": "step",
+        "optim.milestones": (0.3, 0.6),
+    }
+    run = override(MLP, changes)
+    start = step.init_state(run, PROBLEM, step.numbers(run))
+    p = {
+        (layer, leaf): np.asarray(start.params[layer][leaf], np.float64)
+        for layer in ("fc1", "output")
+        for leaf in ("kernel", "bias")
+    }
+    v = {k: np.zeros_like(w) for k, w in p.items()}
+    expected = []
+    for t, (images, labels) in enumerate(zip(*batches(10), strict=True)):
+        x = images.reshape(8, -1) / 255.0
+        h = np.tanh(x @ p["fc1", "kernel"] + p["fc1", "bias"])
+        z = h @ p["output", "kernel"] + p["output", "bias"]
+        z -= z.max(1, keepdims=True)
+        probability = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        expected.append(-np.log(probability[np.arange(8), labels]).mean())
+        dz = (probability - np.eye(3)[labels]) / 8
+        dh = dz @ p["output", "kernel"].T * (1 - h**2)
+        grads = {
+            ("output", "kernel"): h.T @ dz,
+            ("output", "bias"): dz.sum(0),
+            ("fc1", "kernel"): x.T @ dh,
+            ("fc1", "bias"): dh.sum(0),
+        }
+        rate = lr * 0.1 ** sum(t >= m for m in (3, 6))
+        for k, g in grads.items():
+            coupled = g + wd * p[k] if decay == "coupled" else g
+            v[k] = mu * v[k] + coupled
+            move = coupled + mu * v[k] if nesterov else v[k]
+            if decay == "decoupled":
+                move = move + wd * p[k]
+            p[k] = p[k] - rate * move
+    state, found = steps(run, 10)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    for (layer, leaf), w in p.items():
+        np.testing.assert_allclose(state.params[layer][leaf], w, rtol=1e-4, atol=2e-6)
+    assert int(state.step) == 10
+
+
+def test_adam_is_optax_s_with_the_run_s_numbers() -> None:
+    changes = {"optim.name": "adam", "optim.lr": 0.01, "optim.momentum": 0.8, "optim.beta2": 0.95}
+    run = override(MLP, changes)
+    params = {"w": jnp.array([1.0, -2.0])}
+    ours = optim.optimizer(run.optim, step.numbers(run), 10)
+    theirs = optax.adam(0.01, b1=0.8, b2=0.95)
+    a, b = ours.init(params), theirs.init(params)
+    for t in range(5):
+        grads = {"w": jnp.array([0.5, 0.1 * t])}
+        move_a, a = ours.update(grads, a, params)
+        move_b, b = theirs.update(grads, b, params)
+        np.testing.assert_allclose(move_a["w"], move_b["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [1, 1, 1, 1, 1]),
+        ({"schedule": "step", "milestones": (0.5,)}, [1, 1, 0.1, 0.1, 0.1]),
+        ({"schedule": "cosine"}, [1, 0.853553, 0.5, 0.146447, 0]),
+        ({"schedule": "exponential", "factor": 0.01}, [1, 0.1**0.5, 0.1, 0.1**1.5, 0.01]),
+        ({"warmup": 0.5}, [0, 0.5, 1, 1, 1]),
+        (
+            {"warmup": 0.25, "schedule": "step", "milestones": (0.5,)},
+            [0, 1, 0.1, 0.1, 0.1],
+        ),
+    ],
+)
+def test_schedules_at_quarters(changes: dict[str, Any], expected: list[float]) -> None:
+    shape = optim.schedule(dataclasses.replace(Optim(), **changes), 100)
+    np.testing.assert_allclose([shape(t) for t in (0, 25, 50, 75, 100)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("path", step.TRACED)
+def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -> None:
+    base = override(
+        MLP,
+        {
+            "model.dropout": 0.5,
+            "data.noise": 0.1,
+            "optim.name": "adam",
+            "optim.weight_decay": 0.1,
+            "train.label_smoothing": 0.1,
+        },
+    )
+    other = override(base, {path: 0.3})
+    assert step.static(base) == step.static(other) != base
+    a, b = (steps(run, 3)[0].params for run in (base, other))
+    assert any(
+        (np.asarray(x) != np.asarray(y)).any()
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("path", ["model.dropout", "data.noise"])
+def test_off_leaves_no_trace(path: str) -> None:
+    """Switched off is another program, without random bits; the 'paper' value of these nets is off."""
+
+    def text(run: Run) -> str:
+        values = step.numbers(run)
+        state = jax.eval_shape(lambda: step.init_state(run, PROBLEM, values))
+        x, y = (a[0] for a in batches(1))
+        return str(
+            jax.make_jaxpr(lambda s: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values))(state)
+        )
+
+    assert "random_bits" not in text(MLP)
+    assert "random_bits" in text(override(MLP, {path: 0.5}))
+    assert step.static(MLP) != step.static(override(MLP, {path: 0.5}))
+
+
+def test_keys_differ_by_seed_purpose_and_step_only() -> None:
+    keys = [step.key(seed, purpose) for seed in (0, 1) for purpose in step.PURPOSES]
+    data = {tuple(np.asarray(jax.random.key_data(k))) for k in keys}
+    assert len(data) == 8
+    assert (jax.random.key_data(step.key(1, "order")) == jax.random.key_data(keys[5])).all()
+
+
+def test_an_epoch_visits_each_example_once_in_another_order() -> None:
+    orders = [
+        np.asarray(step.epoch_order(MLP, PROBLEM, {"seed": seed}, jnp.int32(epoch)))
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
+    for order in orders:
+        assert sorted(order) == list(range(64))
+    assert all((a != b).any() for a, b in zip(orders, orders[1:] + orders[:1], strict=True))
+
+
+def test_label_smoothing_and_the_mask() -> None:
+    logits = jnp.array([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0], [jnp.nan, 0.0, 0.0]])
+    labels, mask = jnp.array([0, 2, 1]), jnp.array([1.0, 1.0, 0.0])
+    sums = losses.classification(logits, labels, mask, 0.3)
+    soft = optax.smooth_labels(jax.nn.one_hot(labels[:2], 3), 0.3)
+    expected = optax.softmax_cross_entropy(logits[:2], soft).sum()
+    np.testing.assert_allclose(sums["loss"], expected, rtol=1e-6)
+    assert (float(sums["errors"]), float(sums["count"])) == (1.0, 2.0)
+    means = losses.means({k: float(v) for k, v in sums.items()})
+    assert means["error"] == 0.5 and means["count"] == 2
+
+
+def test_fifty_steps_on_one_batch_drive_the_loss_down() -> None:
+    run = override(MLP, {"optim.lr": 0.1})
+    values = step.numbers(run)
+    x, y = (a[0] for a in batches(1))
+    one = jax.jit(lambda s: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values))
+    state = step.init_state(run, PROBLEM, values)
+    seen = []
+    for _ in range(50):
+        state, sums = one(state)
+        seen.append(float(sums["loss"]) / 8)
+    assert seen[-1] < 0.1 * seen[0]
