@@ -48,7 +48,9 @@ def list_experiments() -> None:
     """The experiments, a line each."""
     for name in experiment.available():
         exp = experiment.load(name)
-        console.print(f"[bold]{name}[/]  {exp.claim}  [dim]({', '.join(exp.arms)}; {exp.source})[/]")
+        console.print(
+            f"[bold]{name}[/]  {exp.claim}  [dim]({', '.join(exp.arms)}; {exp.source})[/]"
+        )
 
 
 def show(
@@ -78,7 +80,9 @@ def run(
     out: Out = Path("runs"),
     data_dir: DataDir = None,
     checkpoint_every: Annotated[float, arg(help="Seconds between checkpoints.")] = 30.0,
-    tensorboard: Annotated[bool, arg(help="Write TensorBoard event files beside the records.")] = False,
+    tensorboard: Annotated[
+        bool, arg(help="Write TensorBoard event files beside the records.")
+    ] = False,
 ) -> int:
     """Train what is missing, then print and write the report.
 
@@ -89,16 +93,15 @@ def run(
     selected = _select(names, preset, arms, seeds, settings)
     _use_every_core()
     from jaxcnn import records, sweep, train
+    from jaxcnn import tensorboard as board
     from jaxcnn.console import Display, stop_on_signals
 
     records.check_writable(out)
+    if tensorboard:
+        board.check()
     runs = [r for exp in selected for r in sweep.all_runs(exp)]
     datasets = train.load_data(runs, data_dir)
     train.check(runs, datasets)
-    if tensorboard:
-        from jaxcnn import tensorboard as board
-
-        board.check()
     for exp in selected:
         left, total = sweep.work(exp, out, datasets)
         with stop_on_signals() as stop, Display(console, exp.name, total - left, total) as display:
@@ -142,7 +145,8 @@ def prepare(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Download a TFDS data set for `data.name`, or take it from local archives. Needs the extra `prep`.
+    """Download a TFDS data set for `data.name`, or take it from local archives. Needs the extra
+    `prep`.
 
     Example: python launch.py prepare cifar10
     """
@@ -161,7 +165,9 @@ COMMANDS = {
 
 
 def main() -> int:
-    """Exit code 0, 1 for a failure at run time, 2 for input that cannot be run, 128 + signal when stopped."""
+    """Exit code 0, 1 for a failure at run time, 2 for input that cannot be run, 128 + signal when
+    stopped.
+    """
     args = sys.argv[1:]
     debug = "--debug" in args  # for every command, at any place
     args = [a for a in args if a != "--debug"] or ["--help"]
@@ -198,7 +204,11 @@ def _explain(error: BaseException) -> int:
 
 
 def _select(
-    names: tuple[str, ...], preset: str, arms: tuple[str, ...], seeds: str, settings: tuple[str, ...]
+    names: tuple[str, ...],
+    preset: str,
+    arms: tuple[str, ...],
+    seeds: str,
+    settings: tuple[str, ...],
 ) -> list[Experiment]:
     if not names:
         raise InputError(f"NAME: none. The experiments: {', '.join(experiment.available())}.")
@@ -232,9 +242,9 @@ def _seeds(text: str) -> list[int]:
 def _report(
     exp: Experiment, preset: str, settings: tuple[str, ...], arms: tuple[str, ...], out: Path
 ) -> None:
-    from jaxcnn import report
+    from jaxcnn import findings, records, report
 
-    table = report.collect(exp, out)
+    table = findings.collect(exp, out, records.command())
     report.show(table, console)
     variant = "_".join([preset, *arms, *settings]).replace("/", "-")
     written = report.write(table, out / exp.name / "reports" / variant)
@@ -242,10 +252,14 @@ def _report(
 
 
 def _use_every_core() -> None:
-    """Each core as a device of its own, so that runs stand side by side on a CPU too; see sharding.plan."""
+    """Each core as a device of its own, so that runs stand side by side on a CPU too; see
+    sharding.plan.
+    """
     import jax
 
-    if jax.config.jax_num_cpu_devices < 1 and "xla_force_host" not in os.environ.get("XLA_FLAGS", ""):
+    if jax.config.jax_num_cpu_devices < 1 and "xla_force_host" not in os.environ.get(
+        "XLA_FLAGS", ""
+    ):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 

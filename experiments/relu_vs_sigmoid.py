@@ -1,7 +1,7 @@
 """Do ReLU networks train faster than sigmoid or tanh networks? LeNet-5 on MNIST.
 
-The notes, section 1.5.1, after Krizhevsky 2012, section 3.1 and Figure 1. Each arm has its own learning rate,
-chosen on validation data from one grid: an untuned rate can turn the verdict round.
+The notes, section 1.5.1, after Krizhevsky 2012, section 3.1 and Figure 1. Each arm has its own
+learning rate, chosen on validation data from one grid: an untuned rate can turn the verdict round.
 """
 
 from jaxcnn.config import Data, Model, Optim, Run, Train
@@ -38,15 +38,15 @@ EXPERIMENT = Experiment(
     presets={
         "quick": {
             "base.train.steps": 300,
-            "base.train.eval_every": 10,
-            "seeds": range(5),
+            "base.train.eval_every": 20,
+            "base.train.eval_train_examples": 1000,
+            "base.data.validation_examples": 1000,
             "tune_seeds": (0, 1),
         },
         "paper": {
             "base.train.epochs": 30.0,
-            "base.train.eval_every": 10,
-            "seeds": range(10),
             "tune.optim.lr": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+            "seeds": range(10),
         },
     },
 )

@@ -31,10 +31,11 @@ class Checkpoints:
         self._manager.close()
 
     def restore(self, like: Any) -> tuple[int, Any, list[str]]:
-        """(step, tree, complaints) of the newest whole checkpoint; step -1 and None where there is none.
+        """(step, tree, complaints) of the newest whole checkpoint; step -1 and None where there is
+        none.
 
-        `like` has the shapes and dtypes. A damaged checkpoint is passed over for the one before, deleted,
-        and named in the complaints.
+        `like` has the shapes and dtypes. A damaged checkpoint is passed over for the one before,
+        deleted, and named in the complaints.
         """
         complaints = []
         for step in sorted(self._manager.all_steps(), reverse=True):

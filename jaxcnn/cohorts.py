@@ -1,7 +1,8 @@
 """Runs -> cohorts -> compiled programs.
 
-Runs that differ only in numbers (`step.TRACED` and the seed) are a cohort: one compiled program trains them
-side by side, each with its own numbers, keys and data order. A run axis R stands first in every leaf.
+Runs that differ only in numbers (`step.TRACED` and the seed) are a cohort: one compiled program
+trains them side by side, each with its own numbers, keys and data order. A run axis R stands first
+in every leaf.
 """
 
 import functools
@@ -16,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcnn import losses, sharding, step
+from jaxcnn import losses, step
 from jaxcnn.config import Run, steps_per_epoch
 from jaxcnn.losses import Sums
 from jaxcnn.step import Numbers, Problem, State
@@ -47,9 +48,11 @@ class Program(NamedTuple):
     """A cohort's compiled functions. R runs; numbers is a dict of [R] arrays."""
 
     init: Callable[[Numbers], Carry]
-    # advance(carry, numbers, data, epoch, position, n): n steps from `position` in `epoch`; donates carry.
+    # advance(carry, numbers, data, epoch, position, n): n steps from `position` in `epoch`; donates
+    # carry.
     advance: Callable[..., Carry]
-    # evaluate(state, data, start, count): sums over examples start .. start + count, each counted once.
+    # evaluate(state, data, start, count): sums over examples start .. start + count, each counted
+    # once.
     evaluate: Callable[..., Sums]
     mesh: Mesh
 
@@ -121,7 +124,9 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
 
 def position(run: Run, problem: Problem, at: int) -> tuple[int, int, int]:
-    """Where step `at` stands: its epoch, its place in that epoch, and how many steps the epoch still has."""
+    """Where step `at` stands: its epoch, its place in that epoch, and how many steps the epoch
+    still has.
+    """
     each = steps_per_epoch(run, problem.train_examples)
     return at // each, at % each, each - at % each
 
@@ -129,8 +134,8 @@ def position(run: Run, problem: Problem, at: int) -> tuple[int, int, int]:
 def _side_by_side(mesh: Mesh, f: Callable[..., Any], runs: int, shared: int) -> Callable[..., Any]:
     """`f` of one run -> the same over R runs, split over the mesh's run axis.
 
-    The first `runs` arguments have a run axis and the next `shared` have none. A device with a single run
-    calls `f` itself, so that on CPU a run is the same program alone and in company.
+    The first `runs` arguments have a run axis and the next `shared` have none. A device with a
+    single run calls `f` itself, so that on CPU a run is the same program alone and in company.
     """
 
     def block(*args: Any) -> Any:

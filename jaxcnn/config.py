@@ -1,7 +1,8 @@
-"""`Run` and its parts: all that determines a result and nothing else, and the one strict `override`.
+"""`Run` and its parts: all that determines a result and nothing else, and the one strict
+`override`.
 
-Nested frozen dataclasses: hashable, comparable, printable. This room imports neither jax nor numpy, so
-the command line can list, show and check experiments in a blink.
+Nested frozen dataclasses: hashable, comparable, printable. This room imports neither jax nor numpy,
+so the command line can list, show and check experiments in a blink.
 """
 
 import dataclasses
@@ -11,12 +12,12 @@ import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-# "paper": as the architecture's own table in models/ has it. A knob that an architecture does not have
-# must stay "paper"; any other value is an error, never ignored.
+# "paper": as the architecture's own table in models/ has it. A knob that an architecture does not
+# have must stay "paper"; any other value is an error, never ignored.
 Paper = Literal["paper"]
 Activation = Literal["paper", "relu", "tanh", "sigmoid", "scaled_tanh", "leaky_relu", "identity"]
 Pool = Literal["paper", "max", "avg", "subsample"]
@@ -35,7 +36,7 @@ T = TypeVar("T")
 
 
 class InputError(Exception):
-    """What the user asked for cannot be done; the message names the value, the field and the choices."""
+    """What the user asked for cannot be; the message names value, field and choices."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,19 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The inverse of `to_dict`; absent fields take their defaults, unknown ones raise `InputError`."""
+    """The inverse of `to_dict`; absent fields take their defaults, unknown ones raise."""
     return override(cls(), dict(_leaves(values)))
 
 
 def digest(run: Run) -> str:
-    """Ten hex digits of what differs from the defaults, so a new field does not orphan old records."""
+    """Ten hex digits of what differs from the defaults: a new field orphans no old record."""
     defaults = dict(_leaves(to_dict(Run())))
     changed = {k: v for k, v in _leaves(to_dict(run)) if v != defaults[k]}
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def steps_per_epoch(run: Run, train_examples: int) -> int:
-    """Whole batches only: the remainder of each epoch's order is left out, another one every epoch."""
+    """Whole batches only: each epoch leaves out the end of its order, another one every time."""
     return train_examples // run.train.batch_size
 
 
@@ -169,38 +170,56 @@ def suggest(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
+def get(config: Any, path: str) -> Any:
+    """The value at a dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+SHARE = (lambda v: 0 <= v < 1, "in [0, 1)")
+POSITIVE = (lambda v: v >= 1, "at least 1")
+NOT_NEGATIVE = (lambda v: v >= 0, "at least 0")
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model.pool_window": POSITIVE,
+    "model.pool_stride": POSITIVE,
+    "model.dropout": SHARE,
+    "model.widths": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
+    "data.train_examples": POSITIVE,
+    "data.validation_examples": NOT_NEGATIVE,
+    "data.split_seed": NOT_NEGATIVE,
+    "data.pad": NOT_NEGATIVE,
+    "data.shift": NOT_NEGATIVE,
+    "data.crop": POSITIVE,
+    "data.noise": NOT_NEGATIVE,
+    "optim.lr": (lambda v: v > 0, "above 0"),
+    "optim.momentum": SHARE,
+    "optim.beta2": SHARE,
+    "optim.weight_decay": NOT_NEGATIVE,
+    "optim.warmup": SHARE,
+    "optim.milestones": (
+        lambda v: list(v) == sorted(set(v)) and all(0 < m < 1 for m in v),
+        "rising shares of all steps, in (0, 1)",
+    ),
+    "optim.factor": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "train.batch_size": POSITIVE,
+    "train.epochs": (lambda v: v > 0, "above 0"),
+    "train.steps": POSITIVE,
+    "train.eval_every": POSITIVE,
+    "train.eval_train_examples": POSITIVE,
+    "train.label_smoothing": SHARE,
+    "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
+}
+
+
 def check(run: Run) -> None:
-    """Raise `InputError` for a number outside its range; shapes are checked where the program is built."""
-    m, d, o, t = run.model, run.data, run.optim, run.train
-    rules = [
-        ("model.dropout", m.dropout, m.dropout == "paper" or 0 <= m.dropout < 1, "in [0, 1)"),
-        ("model.pool_window", m.pool_window, m.pool_window == "paper" or m.pool_window >= 1, "at least 1"),
-        ("model.pool_stride", m.pool_stride, m.pool_stride == "paper" or m.pool_stride >= 1, "at least 1"),
-        ("model.widths", m.widths, m.widths == "paper" or all(w >= 1 for w in m.widths), "all at least 1"),
-        ("data.train_examples", d.train_examples, d.train_examples is None or d.train_examples >= 1, "at least 1"),
-        ("data.validation_examples", d.validation_examples, d.validation_examples >= 0, "at least 0"),
-        ("data.pad", d.pad, d.pad >= 0, "at least 0"),
-        ("data.shift", d.shift, d.shift >= 0, "at least 0"),
-        ("data.crop", d.crop, d.crop is None or d.crop >= 1, "at least 1"),
-        ("data.noise", d.noise, d.noise >= 0, "at least 0"),
-        ("optim.lr", o.lr, o.lr > 0, "above 0"),
-        ("optim.momentum", o.momentum, 0 <= o.momentum < 1, "in [0, 1)"),
-        ("optim.beta2", o.beta2, 0 <= o.beta2 < 1, "in [0, 1)"),
-        ("optim.weight_decay", o.weight_decay, o.weight_decay >= 0, "at least 0"),
-        ("optim.warmup", o.warmup, 0 <= o.warmup < 1, "a share of all steps, in [0, 1)"),
-        ("optim.milestones", o.milestones, list(o.milestones) == sorted(set(o.milestones)) and all(0 < s < 1 for s in o.milestones), "rising shares of all steps, in (0, 1)"),
-        ("optim.factor", o.factor, 0 < o.factor <= 1, "in (0, 1]"),
-        ("train.batch_size", t.batch_size, t.batch_size >= 1, "at least 1"),
-        ("train.epochs", t.epochs, t.epochs > 0, "above 0"),
-        ("train.steps", t.steps, t.steps is None or t.steps >= 1, "at least 1"),
-        ("train.eval_every", t.eval_every, t.eval_every is None or t.eval_every >= 1, "at least 1"),
-        ("train.eval_train_examples", t.eval_train_examples, t.eval_train_examples >= 1, "at least 1"),
-        ("train.label_smoothing", t.label_smoothing, 0 <= t.label_smoothing < 1, "in [0, 1)"),
-        ("seed", run.seed, 0 <= run.seed < 2**31, "in [0, 2^31)"),
-    ]  # fmt: skip
-    for path, value, fine, allowed in rules:
-        if not fine or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError(f"{path}: {value!r} is not allowed; it must be {allowed}.")
+    """Raise `InputError` for a number out of range; shapes are checked where programs are built."""
+    for path, (allowed, words) in RANGES.items():
+        value = get(run, path)
+        if value is None or value == "paper":
+            continue
+        if (isinstance(value, float) and not math.isfinite(value)) or not allowed(value):
+            raise InputError(f"{path}: {value!r} is not allowed; it must be {words}.")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -225,9 +244,8 @@ def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
     current = getattr(config, name)
     if dataclasses.is_dataclass(current):
         if not rest:
-            raise InputError(
-                f"{path}: a group of fields; set one of {', '.join(f'{path}.{p}' for p in paths(current))}."
-            )
+            inside = ", ".join(f"{path}.{p}" for p in paths(current))
+            raise InputError(f"{path}: a group of fields; set one of {inside}.")
         return dataclasses.replace(config, **{name: _set(current, rest, value, path)})
     if rest:
         raise InputError(
@@ -238,7 +256,7 @@ def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
-    """`value` as a `kind`, or `InputError`. Text is parsed; an int is a float, but no bool is a number."""
+    """`value` as a `kind`, or `InputError`. Text is parsed; no bool is a number."""
     for option in _options(kind):
         try:
             return _as(option, value)

@@ -1,7 +1,8 @@
-"""`Experiment`: a claim, a base run, the few lines that differ between its arms, and what it predicts.
+"""`Experiment`: a claim, a base run, the few lines that differ between its arms, and what it
+predicts.
 
-Pure data. From it follow the grid of runs, their folders and, by the validation split alone, the setting
-at which each arm is compared.
+Pure data. From it follow the grid of runs, their folders and, by the validation split alone, the
+setting at which each arm is compared.
 """
 
 import dataclasses
@@ -23,9 +24,10 @@ EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 class Measure:
     """One number per run.
 
-    `final`: the last point of the curve; `mean`: the mean over the curve's points, a measure of speed that
-    is defined for every run; `steps_to`: the first step at which the error is at most `target`, linear
-    between points, and the whole budget for a run that never gets there; `gap`: test minus training error.
+    `final`: the last point of the curve; `mean`: the mean over the curve's points, a measure of
+    speed that is defined for every run; `steps_to`: the first step at which the error is at most
+    `target`, linear between points, and the whole budget for a run that never gets there; `gap`:
+    test minus training error.
     """
 
     kind: Literal["final", "mean", "steps_to", "gap"]
@@ -36,11 +38,12 @@ class Measure:
     def __post_init__(self) -> None:
         if (self.kind == "steps_to") != (self.target is not None):
             raise InputError(
-                f"Measure.target: {self.target!r}; 'steps_to' needs a target and no other kind takes one."
+                f"Measure.target: {self.target!r}; 'steps_to' needs one, no other kind takes one."
             )
         if self.split == "test" and self.kind not in ("final", "gap"):
             raise InputError(
-                f"Measure.split: 'test' is touched once, at the last step; {self.kind!r} needs 'train' or 'validation'."
+                f"Measure.split: 'test' is touched once, at the last step; {self.kind!r} needs"
+                " 'train' or 'validation'."
             )
 
     def __str__(self) -> str:
@@ -55,7 +58,9 @@ class Measure:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`arm` has less (or greater) `measure` than `other`, paired by seed; and the published size, if any."""
+    """`arm` has less (or greater) `measure` than `other`, paired by seed; and the published size,
+    if any.
+    """
 
     measure: Measure
     arm: str
@@ -70,7 +75,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A claim on trial. `presets` are overrides of this very object: `{"base.train.epochs": 2.0, "seeds": (0, 1)}`."""
+    """A claim on trial. `presets` are overrides of this very object: `{"base.train.epochs": 2.0,
+    "seeds": (0, 1)}`.
+    """
 
     claim: str
     source: str
@@ -97,9 +104,7 @@ class Experiment:
         for p in self.predictions:
             for arm in (p.arm, p.than):
                 if arm not in self.arms:
-                    raise InputError(
-                        f"predictions: {arm!r} is no arm.{config.suggest(arm, self.arms)} The arms: {', '.join(self.arms)}."
-                    )
+                    raise InputError(f"predictions: {_no_arm(arm, self.arms)}")
         if self.tune and (self.tune_by.split != "validation" or not self.tune_seeds):
             raise InputError(
                 "tune_by: settings are chosen on 'validation', over at least one of tune_seeds."
@@ -122,7 +127,9 @@ class Experiment:
 
 
 def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
-    """arm -> setting -> run (seed 0). A setting reads 'optim.lr=0.03'; an untuned arm has the one setting ''."""
+    """arm -> setting -> run (seed 0). A setting reads 'optim.lr=0.03'; an untuned arm has the one
+    setting ''.
+    """
     out: dict[str, dict[str, Run]] = {}
     for arm, changes in experiment.arms.items():
         out[arm] = {}
@@ -137,9 +144,11 @@ def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
 def choose(
     experiment: Experiment, score: Callable[[str, Run], float | None]
 ) -> dict[str, str] | None:
-    """arm -> its setting with the lowest mean score over `tune_seeds`; None while a score is missing.
+    """arm -> its setting with the lowest mean score over `tune_seeds`; None while a score is
+    missing.
 
-    `score(arm, run)` is `tune_by` of a finished run: infinite for a diverged one, None for an absent one.
+    `score(arm, run)` is `tune_by` of a finished run: infinite for a diverged one, None for an
+    absent one.
     """
     chosen: dict[str, str] = {}
     for arm, settings in grid(experiment).items():
@@ -157,7 +166,9 @@ def choose(
 
 
 def folder(root: Path, experiment: Experiment, arm: str, run: Run) -> Path:
-    """Where a run keeps its records: root/experiment/arm/seed-digest; other settings get other digests."""
+    """Where a run keeps its records: root/experiment/arm/seed-digest; other settings get other
+    digests.
+    """
     return root / experiment.name / arm / f"seed{run.seed}-{config.digest(run)}"
 
 
@@ -168,7 +179,8 @@ def with_preset(experiment: Experiment, preset: str) -> Experiment:
             return experiment
         choices = dict.fromkeys([*experiment.presets, "default"])
         raise InputError(
-            f"--preset: {preset!r} is no preset of {experiment.name}.{config.suggest(preset, choices)} The presets: {', '.join(choices)}."
+            f"--preset: {preset!r} is no preset of {experiment.name}."
+            f"{config.suggest(preset, choices)} The presets: {', '.join(choices)}."
         )
     return change(experiment, experiment.presets[preset])
 
@@ -179,7 +191,9 @@ def presets_of(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
 
 
 def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """`override` for experiments: 'seeds', 'tune_seeds', 'tune.<path>', and 'base.<path>' for the runs."""
+    """`override` for experiments: 'seeds', 'tune_seeds', 'tune.<path>', and 'base.<path>' for the
+    runs.
+    """
     base, tune, own = experiment.base, dict(experiment.tune), {}
     for path, value in changes.items():
         head, _, rest = path.partition(".")
@@ -209,7 +223,8 @@ def select(
     seeds: Sequence[int] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """What one launch asks for: a preset, some of the arms (none named: all), other seeds, other settings.
+    """What one launch asks for: a preset, some of the arms (none named: all), other seeds, other
+    settings.
 
     A setting of a tuned path takes the grid's place; one that an arm itself sets is an error.
     """
@@ -217,16 +232,15 @@ def select(
     for path, value in (settings or {}).items():
         users = [arm for arm, changes in experiment.arms.items() if path in changes]
         if users:
-            raise InputError(f"--set {path}: the arms {', '.join(users)} set it themselves; pick one by --arms.")
+            raise InputError(
+                f"--set {path}: the arms {', '.join(users)} set it themselves; pick one by --arms."
+            )
         base = config.override(experiment.base, {path: value})
         tune = {p: grid for p, grid in experiment.tune.items() if p != path}
         experiment = dataclasses.replace(experiment, base=base, tune=tune, presets={})
     for arm in arms:
         if arm not in experiment.arms:
-            raise InputError(
-                f"--arms: {arm!r} is no arm of {experiment.name}.{config.suggest(arm, experiment.arms)}"
-                f" The arms: {', '.join(experiment.arms)}."
-            )
+            raise InputError(f"--arms: {_no_arm(arm, experiment.arms)}")
     if arms:
         kept = {arm: experiment.arms[arm] for arm in experiment.arms if arm in arms}
         told = tuple(p for p in experiment.predictions if p.arm in kept and p.than in kept)
@@ -248,8 +262,8 @@ def load(name: str) -> Experiment:
         if name.endswith(".py"):
             raise InputError(f"{name}: no such file.")
         raise InputError(
-            f"{name}: no such experiment.{config.suggest(name, available())} The experiments: {', '.join(available())};"
-            " or the path of a Python file that defines EXPERIMENT."
+            f"{name}: no such experiment.{config.suggest(name, available())} The experiments:"
+            f" {', '.join(available())}; or the path of a Python file that defines EXPERIMENT."
         )
     spec = importlib.util.spec_from_file_location(f"experiments.{path.stem}", path)
     assert spec is not None and spec.loader is not None
@@ -267,3 +281,7 @@ def load(name: str) -> Experiment:
     if not isinstance(found, Experiment):
         raise InputError(f"{path}: defines no EXPERIMENT = Experiment(...).")
     return dataclasses.replace(found, name=path.stem)
+
+
+def _no_arm(arm: str, arms: Mapping[str, Any]) -> str:
+    return f"{arm!r} is no arm.{config.suggest(arm, arms)} The arms: {', '.join(arms)}."

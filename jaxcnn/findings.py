@@ -1,7 +1,7 @@
 """`collect`: from the records of an experiment, and from nothing else, all that its report says.
 
 A `Table` is plain data; how it reads is report.py's business. It is made from what there is: runs
-that are missing, diverged or never reached a target are counted beside every number they would change.
+that are missing, diverged or never reached a target are counted beside each number they concern.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ Read = Callable[[str, Run], Record | None]  # the record of an arm's run
 
 @dataclass(frozen=True)
 class Tried:
-    """A setting that an arm was tuned over, and `tune_by` of its finished runs (infinite: diverged)."""
+    """A setting of the grid, and `tune_by` of its finished runs (infinite: diverged)."""
 
     setting: str
     values: tuple[Any, ...]  # one per tuned path
@@ -49,7 +49,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Cell:
-    """A measure of an arm at its chosen setting; diverged and missing runs are counted, not averaged."""
+    """A measure of an arm at its chosen setting; diverged and missing runs are only counted."""
 
     measure: Measure
     arm: str
@@ -91,7 +91,7 @@ class Table:
     finished: int  # runs that the table stands on
     expected: int
     seconds: float  # of training, all runs together
-    facts: tuple[tuple[str, str], ...]  # with what it was made: commit, versions, devices, data
+    facts: Mapping[str, tuple[str, ...]]  # with what it was made; several where runs differ
     warnings: tuple[str, ...]
     command: str  # that made this report
 
@@ -141,7 +141,7 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
         finished=len(finished),
         expected=len(used) + to_choose,
         seconds=sum((record.result or {}).get("seconds") or 0.0 for record in finished),
-        facts=tuple(facts.items()),
+        facts=facts,
         warnings=tuple(_warnings(exp, arms, cells, finished, len(used) + to_choose, facts)),
         command=command,
     )
@@ -170,7 +170,8 @@ def _arm(
     results = [record.result for record in runs.values() if record is not None and record.result]
     seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
     tried = []
-    for (label, tuned), values in zip(tuning.items(), itertools.product(*exp.tune.values())):
+    combinations = itertools.product(*exp.tune.values()) if tuning else ()
+    for (label, tuned), values in zip(tuning.items(), combinations, strict=True):
         scores = [stats.value(read(name, run), exp.tune_by) for run in tuned]
         tried.append(Tried(label, values, tuple(s for s in scores if s is not None)))
     return Arm(
@@ -236,6 +237,7 @@ def _facts(finished: Sequence[Record]) -> dict[str, tuple[str, ...]]:
         ),
         "device": _distinct(finished, _device),
         "host": _distinct(finished, _host),
+        "XLA_FLAGS": _distinct(finished, lambda info: info.get("flags", "")),
         "data": _distinct(finished, _data),
         "runs made by": _distinct(finished, lambda info: info.get("command", "")),
     }
@@ -273,11 +275,12 @@ def _host(info: dict[str, Any]) -> str:
 
 
 def _data(info: dict[str, Any]) -> str:
-    data = info.get("data", {})
-    name = info.get("config", {}).get("data", {}).get("name", "")
-    sizes = [f"{data[k]} {k}" for k in ("train", "validation", "test", "classes") if k in data]
-    print_ = f" ({data['fingerprint']})" if data.get("fingerprint") else ""
-    return f"{name}{print_}: {', '.join(sizes)}" if sizes else name + print_
+    data = info.get("data")
+    if not data:
+        return ""
+    name = f"{info['config']['data']['name']} ({data.get('fingerprint', 'no fingerprint')})"
+    sizes = [f"{data[k]:,} {k}" for k in ("train", "validation", "test", "classes") if data.get(k)]
+    return ": ".join([name, ", ".join(sizes)] if sizes else [name])
 
 
 def _warnings(

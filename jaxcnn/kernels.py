@@ -1,8 +1,14 @@
 """Convolution and pooling in the formulations that XLA runs fast; the functions are those of `lax`.
 
-Accelerators get the plain `lax` operations. On the CPU the gradients of a convolution are written
-out here, because inside a loop (`lax.scan`, `fori_loop`, `lax.map`) the ones that `lax` derives
-keep layouts which miss XLA's fast path (jax-ml/jax#12868).
+Accelerators get the plain `lax` operations. The rest of this file is for the CPU, where a plain training
+step of LeNet-5 takes several times as long as PyTorch's, and with these less than it (benchmarks/cpu_step.py):
+
+- Inside a loop (`lax.scan`, `fori_loop`, `lax.map`) the gradients that `lax` derives of a convolution keep
+  layouts which miss XLA's fast path (jax-ml/jax#12868); here they are written out as NHWC convolutions.
+- With few input channels even those leave most of a vector register empty. There the convolution is one
+  matrix product of bands, several output columns at a time, and its gradients two.
+- Max pooling keeps one gradient convention in all its forms: of equal largest values the first, row by
+  row, takes the whole gradient.
 """
 
 from collections.abc import Sequence
@@ -32,23 +38,22 @@ def conv(
     """
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
-    if jax.default_backend() != "cpu" or groups > 1:
+    if jax.default_backend() != "cpu" or groups > 2:
         return _lax_conv(x, w, stride, pads, groups=groups)
-    return _conv(x, w, stride, pads)
+    if groups == 1:
+        return _conv(x, w, stride, pads)
+    halves = zip(jnp.split(x, 2, axis=3), jnp.split(w, 2, axis=3), strict=True)
+    return jnp.concatenate([_conv(half, v, stride, pads) for half, v in halves], axis=3)
 
 
 def max_pool(
     x: jax.Array, window: int | Pair, stride: int | Pair | None = None, padding: Padding = "VALID"
 ) -> jax.Array:
-    """Largest value of each window. x [B, H, W, C] -> [B, H', W', C].
-
-    Among equal largest values the first (row by row) takes the whole gradient.
-    """
+    """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window's size."""
     window, stride, pads = _pooling(x, window, stride, padding)
     if _tiles(window, stride, pads) and jax.default_backend() == "cpu":
         return _max_tiles(x, window)
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    return lax.reduce_window(x, lowest, lax.max, *_windows(window, stride, pads))
+    return lax.reduce_window(x, -jnp.inf, lax.max, *_windows(window, stride, pads))
 
 
 def avg_pool(
@@ -58,48 +63,30 @@ def avg_pool(
     window, stride, pads = _pooling(x, window, stride, padding)
     if _tiles(window, stride, pads) and jax.default_backend() == "cpu":
         return jnp.mean(_tiled(x, window), (2, 4))
-    zero = jnp.zeros((), x.dtype)
     where = _windows(window, stride, pads)
-    total = lax.reduce_window(x, zero, lax.add, *where)
+    total = lax.reduce_window(x, 0.0, lax.add, *where)
     if not any(map(any, pads)):
         return total / (window[0] * window[1])
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return total / jnp.broadcast_to(lax.reduce_window(ones, zero, lax.add, *where), total.shape)
+    return total / jnp.broadcast_to(lax.reduce_window(ones, 0.0, lax.add, *where), total.shape)
 
 
 # Convolution ---------------------------------------------------------------------------------
 
 
-def _lax_conv(x, w, stride, pads, *, groups=1, lhs_dilation=(1, 1), rhs_dilation=(1, 1)):
+def _lax_conv(
+    x, w, stride=(1, 1), pads=((0, 0), (0, 0)), *, groups=1, x_dilation=None, w_dilation=None
+) -> jax.Array:
     return lax.conv_general_dilated(
-        x,
-        w,
-        stride,
-        pads,
-        lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation,
-        dimension_numbers=DIMENSIONS,
-        feature_group_count=groups,
+        x, w, stride, pads, x_dilation, w_dilation, DIMENSIONS, feature_group_count=groups
     )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
-    if x.shape[3] == 1 and stride == (1, 1):
-        return _conv_from_grey(x, w, pads)
+    if _narrow(w, stride):
+        return _band_conv(x, w, pads)
     return _lax_conv(x, w, stride, pads)
-
-
-def _conv_from_grey(x: jax.Array, w: jax.Array, pads: tuple[Pair, Pair]) -> jax.Array:
-    """One input channel, stride 1: a sum of shifted images, which XLA fuses into one loop."""
-    height, width, _, _ = w.shape
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = x.shape[1] - height + 1, x.shape[2] - width + 1
-    return sum(
-        x[:, i : i + rows, j : j + columns, :] * w[i, j, 0][None, None, None, :]
-        for i in range(height)
-        for j in range(width)
-    )
 
 
 def _conv_forward(x, w, stride, pads):
@@ -107,29 +94,118 @@ def _conv_forward(x, w, stride, pads):
 
 
 def _conv_backward(stride, pads, saved, g):
-    """The two gradients as convolutions in the same layout as the forward one."""
     x, w = saved
-    to_x, to_w = [], []
-    for size, kernel, out, step, (low, _) in zip(
-        x.shape[1:3], w.shape[:2], g.shape[1:3], stride, pads, strict=True
-    ):
-        reach = (out - 1) * step + 1  # rows from the first to the last output, zeros between
-        to_x.append((kernel - 1 - low, size - reach + low))
-        to_w.append((low, kernel - 1 + reach - size - low))
-    turned = jnp.transpose(w[::-1, ::-1], (0, 1, 3, 2))
-    dx = _lax_conv(g, turned, (1, 1), to_x, lhs_dilation=stride)
-    # The batch is what is summed over: x as [C, H, W, B] against g as [H', W', B, O].
-    dw = _lax_conv(
-        jnp.transpose(x, (3, 1, 2, 0)),
-        jnp.transpose(g, (1, 2, 0, 3)),
-        (1, 1),
-        to_w,
-        rhs_dilation=stride,
-    )
-    return dx, jnp.transpose(dw, (1, 2, 0, 3))
+    # Without padding the other form of dx spends most of its work on zeros: measured 1.6 to 14 times slower.
+    wasteful = stride == (1, 1) and x.shape[2] * x.shape[1] > 1.9 * g.shape[1] * g.shape[2]
+    dx = _band_dx if _narrow(w, stride) or wasteful else partial(_conv_dx, stride=stride)
+    dw = _band_dw if _narrow(w, stride) else partial(_conv_dw, stride=stride)
+    return dx(g, w, pads, x.shape), dw(x, g, pads, w.shape)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _conv_dx(g, w, pads, shape, *, stride):
+    to_x = []
+    for size, kernel, out, step, (low, _) in zip(
+        shape[1:3], w.shape[:2], g.shape[1:3], stride, pads, strict=True
+    ):
+        to_x.append((kernel - 1 - low, size + low - (out - 1) * step - 1))
+    turned = jnp.transpose(w[::-1, ::-1], (0, 1, 3, 2))
+    return _lax_conv(g, turned, (1, 1), to_x, x_dilation=stride)
+
+
+def _conv_dw(x, g, pads, shape, *, stride):
+    """Sums over the batch: x as [C, H, W, B] against g as [H', W', B, O]."""
+    to_w = []
+    for size, kernel, out, step, (low, _) in zip(
+        x.shape[1:3], shape[:2], g.shape[1:3], stride, pads, strict=True
+    ):
+        to_w.append((low, kernel + (out - 1) * step - size - low))
+    x, g = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))
+    return jnp.transpose(_lax_conv(x, g, (1, 1), to_w, w_dilation=stride), (1, 2, 0, 3))
+
+
+# Few input channels: a row of the output in n blocks of t columns. A block of t x O outputs is a matrix
+# product of the h x (t + w - 1) x C inputs under it with the kernel in t shifted copies, the band.
+
+
+def _narrow(w: jax.Array, stride: Pair) -> bool:
+    """Where bands were faster, over 30 shapes of 3x3 to 7x7."""
+    return stride == (1, 1) and w.shape[1] > 1 and w.shape[2] <= 6 and w.shape[3] <= 32
+
+
+def _blocks(columns: int, kernel: int) -> tuple[int, int, int]:
+    """t, n, and how many steps of t columns a block's inputs reach over.
+
+    4 to 7 columns, as few as possible beyond the last one.
+    """
+    t = min(range(min(4, columns), min(8, columns + 1)), key=lambda t: -columns % t)
+    return t, -(-columns // t), -(-(t + kernel - 1) // t)
+
+
+def _band(w: jax.Array, t: int) -> jax.Array:
+    """[h, w, C, O] -> [h (t + w - 1) C, t O]."""
+    copies = [jnp.pad(w, ((0, 0), (j, t - 1 - j), (0, 0), (0, 0))) for j in range(t)]
+    return jnp.stack(copies, axis=3).reshape(-1, t * w.shape[3])
+
+
+def _inputs(x: jax.Array, kernel: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
+    """[B, H, W, C] -> [B H' n, h (t + w - 1) C]: what lies under each block, padding included."""
+    (top, bottom), (left, right) = pads
+    size, height, width, c = x.shape
+    rows, columns = height + top + bottom - kernel[0] + 1, width + left + right - kernel[1] + 1
+    t, n, steps = _blocks(columns, kernel[1])
+    right = (n + steps - 1) * t - width - left  # at least the padding asked for
+    x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    x = x.reshape(size, -1, n + steps - 1, t * c)
+    last = (kernel[1] - 1 - (steps - 2) * t) * c  # of the last step's columns a part is enough
+    under = [
+        x[:, i : i + rows, q : q + n, : t * c if q < steps - 1 else last]
+        for i in range(kernel[0])
+        for q in range(steps)
+    ]
+    return jnp.concatenate(under, axis=3).reshape(size * rows * n, -1)
+
+
+def _outputs(g: jax.Array, t: int) -> jax.Array:
+    """[B, H', W', O] -> [B H' n, t O]."""
+    g = jnp.pad(g, ((0, 0), (0, 0), (0, -g.shape[2] % t), (0, 0)))
+    return g.reshape(-1, t * g.shape[3])
+
+
+def _band_conv(x, w, pads):
+    height, width, _, o = w.shape
+    rows, columns = (
+        size + sum(pad) - kernel + 1
+        for size, kernel, pad in zip(x.shape[1:3], w.shape[:2], pads, strict=True)
+    )
+    t, _, _ = _blocks(columns, width)
+    y = _inputs(x, (height, width), pads) @ _band(w, t)
+    return y.reshape(x.shape[0], rows, -1, o)[:, :, :columns]
+
+
+def _band_dw(x, g, pads, shape):
+    height, width, c, o = shape
+    t, _, _ = _blocks(g.shape[2], width)
+    band = (_inputs(x, (height, width), pads).T @ _outputs(g, t)).reshape(height, -1, c, t, o)
+    return sum((band[:, j : j + width, :, j] for j in range(1, t)), band[:, :width, :, 0])
+
+
+def _band_dx(g, w, pads, shape):
+    height, width, c, _ = w.shape
+    size, rows, columns, _ = g.shape
+    t, n, steps = _blocks(columns, width)
+    under = (_outputs(g, t) @ _band(w, t).T).reshape(size, rows, n, height, -1)
+    dx = jnp.zeros((size, rows + height - 1, n + steps - 1, t * c), g.dtype)
+    for i in range(height):
+        for q in range(steps):
+            part = under[:, :, :, i, q * t * c : (q + 1) * t * c]
+            to = ((0, 0), (i, height - 1 - i), (q, steps - 1 - q), (0, t * c - part.shape[3]))
+            dx += jnp.pad(part, to)
+    (top, _), (left, _) = pads
+    dx = dx.reshape(size, rows + height - 1, -1, c)
+    return dx[:, top : top + shape[1], left : left + shape[2]]
 
 
 # Pooling -------------------------------------------------------------------------------------
@@ -148,17 +224,17 @@ def _max_tiles_forward(x, window):
 def _max_tiles_backward(window, saved, g):
     x, y = saved
     height, width = window
+    size, rows, columns, c = y.shape
     taken = jnp.zeros(y.shape, bool)
-    rows = []
+    lines = []
     for i in range(height):
-        row = []
+        line = []
         for j in range(width):
-            part = x[:, i::height, j::width][:, : y.shape[1], : y.shape[2]]
-            here = (part == y) & ~taken
-            taken |= here
-            row.append(jnp.where(here, g, 0))
-        rows.append(jnp.stack(row, 3))
-    dx = jnp.stack(rows, 2).reshape(g.shape[0], g.shape[1] * height, g.shape[2] * width, g.shape[3])
+            first = (x[:, i::height, j::width][:, :rows, :columns] == y) & ~taken
+            taken |= first
+            line.append(jnp.where(first, g, jnp.zeros_like(g)))
+        lines.append(jnp.stack(line, axis=3))
+    dx = jnp.stack(lines, axis=2).reshape(size, rows * height, columns * width, c)
     rest = ((0, x.shape[1] - dx.shape[1]), (0, x.shape[2] - dx.shape[2]))
     return (jnp.pad(dx, ((0, 0), *rest, (0, 0))),)
 

@@ -11,7 +11,8 @@ def classification(
 ) -> Sums:
     """Summed cross-entropy and errors. logits [B, K], labels [B] int, mask [B] 0 or 1 -> sums [].
 
-    With `smoothing` s the target is 1 - s on the label plus s / K everywhere (Szegedy 2016, section 7).
+    With `smoothing` s the target is 1 - s on the label plus s / K everywhere (Szegedy 2016, section
+    7).
     """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     nll = -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]

@@ -1,7 +1,7 @@
 """The knobs of the ablations: activations, initialisers, convolution, pooling, dropout.
 
-Models use these and never `nn.relu`, `nn.max_pool` or `nn.Dropout` themselves, so that a knob reaches
-every place it names. Images are NHWC: B batch, H height, W width, C channels.
+Models use these and never `nn.relu`, `nn.max_pool` or `nn.Dropout` themselves, so that a knob
+reaches every place it names. Images are NHWC: B batch, H height, W width, C channels.
 """
 
 from collections.abc import Callable
@@ -62,8 +62,8 @@ def lookup(choices: dict[str, Any], name: str, field: str) -> Any:
 class Conv(nn.Module):
     """Convolution with bias. x [B, H, W, C] -> [B, h, w, features].
 
-    `maps` lists, for each output map, the input maps it is connected to (LeCun 1998, Table 1); only those
-    kernels exist as parameters. None connects all.
+    `maps` lists, for each output map, the input maps it is connected to (LeCun 1998, Table 1); only
+    those kernels exist as parameters. None connects all.
     """
 
     features: int
@@ -78,8 +78,8 @@ class Conv(nn.Module):
         k, c, height, width = self.window, x.shape[-1], x.shape[1], x.shape[2]
         if k > min(height, width) + 2 * self.padding:
             raise InputError(
-                f"{self.name}: its {k}x{k} window is larger than the {height}x{width} map before it;"
-                " take larger images (data.pad) or a smaller model.pool_window or model.pool_stride."
+                f"{self.name}: its {k}x{k} window is larger than the {height}x{width} map before"
+                " it; take larger images (data.pad) or a smaller model.pool_window or pool_stride."
             )
         init = lookup(INITS, self.initializer, "model.initializer")
         if self.maps is None:
@@ -92,14 +92,14 @@ class Conv(nn.Module):
         return y + bias.astype(self.dtype)[None, None, None]
 
     def _partial(self, init: Initializer, maps: tuple[tuple[int, ...], ...], c: int) -> jax.Array:
-        """The connected kernels alone are drawn and trained; the rest of [k, k, C, features] is zero."""
+        """The connected kernels alone are drawn and trained; the rest of [k, k, C, features] is
+        zero.
+        """
         k = self.window
 
         def drawn(key: jax.Array) -> jax.Array:  # each output map has its own fan-in
             keys = jax.random.split(key, len(maps))
-            parts = [
-                init(q, (k, k, len(m), 1))[..., 0] for q, m in zip(keys, maps, strict=True)
-            ]
+            parts = [init(q, (k, k, len(m), 1))[..., 0] for q, m in zip(keys, maps, strict=True)]
             return jnp.concatenate(parts, axis=-1)
 
         inputs = jnp.array([i for m in maps for i in m])
@@ -118,8 +118,9 @@ def dense(features: int, init: str, dtype: Any, name: str) -> nn.Dense:
 class Pool(nn.Module):
     """Pooling by kind. x [B, H, W, C] -> [B, h, w, C], h = (H - window) // stride + 1.
 
-    'subsample' is LeCun's: the window's sum times a trainable coefficient plus a trainable bias, one of
-    each a map, then the activation (LeCun 1998, section II.B). 'max' and 'avg' have no activation.
+    'subsample' is LeCun's: the window's sum times a trainable coefficient plus a trainable bias,
+    one of each a map, then the activation (LeCun 1998, section II.B). 'max' and 'avg' have no
+    activation.
     """
 
     kind: str
@@ -132,9 +133,8 @@ class Pool(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         n, _, height, width = self.window, *x.shape[:3]
         if n > min(height, width):
-            raise InputError(
-                f"model.pool_window: {n} is larger than the {height}x{width} map before {self.name}."
-            )
+            map_size = f"{height}x{width} map before {self.name}"
+            raise InputError(f"model.pool_window: {n} is larger than the {map_size}.")
         if self.kind == "max":
             return kernels.max_pool(x, n, self.stride)
         mean = kernels.avg_pool(x, n, self.stride)
@@ -153,8 +153,8 @@ class Pool(nn.Module):
 class Dropout(nn.Module):
     """Zeroes each unit with probability `rate` in training and divides the rest by 1 - rate.
 
-    `rate` may be a traced number, so that runs with different rates share a program; the Python number 0
-    leaves no trace of dropout in it. The mask's key is the module's 'dropout' stream.
+    `rate` may be a traced number, so that runs with different rates share a program; the Python
+    number 0 leaves no trace of dropout in it. The mask's key is the module's 'dropout' stream.
     """
 
     rate: float | jax.Array

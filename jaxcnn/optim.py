@@ -1,4 +1,6 @@
-"""Optimisers and schedules: optax, by name. The numbers may be traced, so that runs share a program."""
+"""Optimisers and schedules: optax, by name. The numbers may be traced, so that runs share a
+program.
+"""
 
 from typing import Any
 
@@ -31,8 +33,9 @@ def schedule(optim: Optim, steps: int) -> optax.Schedule:
 def optimizer(optim: Optim, numbers: dict[str, Number], steps: int) -> optax.GradientTransformation:
     """The update of a run, with lr, momentum, beta2 and weight_decay from `numbers`.
 
-    Coupled decay is added to the gradient and goes through the momentum (Krizhevsky 2012, section 5);
-    decoupled decay acts on the weights beside it (Loshchilov & Hutter 2019). Both reach every parameter.
+    Coupled decay is added to the gradient and goes through the momentum (Krizhevsky 2012, section
+    5); decoupled decay acts on the weights beside it (Loshchilov & Hutter 2019). Both reach every
+    parameter.
     """
     share = schedule(optim, steps)
     direction: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A `Sheet` is one table of text; here it is put into each notation: terminal, Markdown, LaTeX, HTML.
+"""A `Sheet` is one table of text; here it gets its notations: terminal, Markdown, LaTeX and HTML.
 
 Pure: text in, text out. What the sheets say is report.py's business.
 """
@@ -24,12 +24,13 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "[": "{[}",  # at the start of a row it would be an option of the line break before
 } | {c: "\\" + c for c in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """`align`: 'l' or 'r' for each column. `grouped`: equal neighbours of column one are one group."""
+    """`align`: 'l' or 'r' per column. `grouped`: equal neighbours in column one form a group."""
 
     title: str
     head: tuple[str, ...]
@@ -41,19 +42,17 @@ class Sheet:
     def starts_group(self, i: int) -> bool:
         return not self.grouped or i == 0 or self.rows[i][0] != self.rows[i - 1][0]
 
-    def shown(self) -> Iterable[tuple[str, ...]]:
-        """The rows, with the name of a group on its first row only."""
-        for i, row in enumerate(self.rows):
-            yield row if self.starts_group(i) else ("", *row[1:])
-
 
 def terminal(sheet: Sheet) -> rich.table.Table:
     """Narrow: the name of a group is a row of its own, not a column."""
-    out = rich.table.Table(title=sheet.title, box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    box = rich.box.SIMPLE_HEAD
+    out = rich.table.Table(title=sheet.title, box=box, show_edge=False, padding=(0, 1, 0, 0))
     out.title_justify, out.title_style = "left", "bold"
     first = 1 if sheet.grouped else 0
     for name, side in zip(sheet.head[first:], sheet.align[first:], strict=True):
         out.add_column(name, justify="right" if side == "r" else "left")
+    if sheet.grouped:  # a group's name may wrap, the names of its members had better not
+        out.columns[0].min_width = min(16, 2 + max(len(row[1]) for row in sheet.rows))
     for i, row in enumerate(sheet.rows):
         cells = [Text(cell, style=VERDICT_COLOURS.get(cell, "")) for cell in row[first:]]
         if sheet.grouped and sheet.starts_group(i):
@@ -66,28 +65,32 @@ def terminal(sheet: Sheet) -> rich.table.Table:
 
 def markdown(sheet: Sheet) -> str:
     rules = ["---:" if side == "r" else "---" for side in sheet.align]
-    rows = [map(in_markdown, sheet.head), rules, *(map(in_markdown, r) for r in sheet.shown())]
+    shown = [row if sheet.starts_group(i) else ("", *row[1:]) for i, row in enumerate(sheet.rows)]
+    rows = [map(in_markdown, sheet.head), rules, *(map(in_markdown, row) for row in shown)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     note = f"\n{in_markdown(sheet.note)}\n" if sheet.note else ""
     return f"## {in_markdown(sheet.title)}\n\n" + "\n".join(lines) + "\n" + note
 
 
 def latex(sheet: Sheet) -> str:
-    """A booktabs table."""
-    rows = []
-    for i, row in enumerate(sheet.shown()):
-        if sheet.grouped and i and sheet.starts_group(i):
-            rows.append(r"\addlinespace")
-        rows.append(" & ".join(map(in_latex, row)) + r" \\")
+    """A booktabs table; the name of a group is a row of its own."""
+    first = 1 if sheet.grouped else 0
+    align, rows = sheet.align[first:], []
+    for i, row in enumerate(sheet.rows):
+        if sheet.grouped and sheet.starts_group(i):
+            rows += [r"\addlinespace"] if i else []
+            rows.append(rf"\multicolumn{{{len(align)}}}{{l}}{{\emph{{{in_latex(row[0])}}}}} \\")
+        indent = r"\quad " if sheet.grouped else ""
+        rows.append(indent + " & ".join(map(in_latex, row[first:])) + r" \\")
     caption = in_latex(". ".join(part.rstrip(".") for part in (sheet.title, sheet.note) if part))
     return "\n".join(
         [
             r"\begin{table}[htbp]",
             r"\centering\small",
             rf"\caption{{{caption}.}}",
-            rf"\begin{{tabular}}{{{sheet.align}}}",
+            rf"\begin{{tabular}}{{{align}}}",
             r"\toprule",
-            " & ".join(map(in_latex, sheet.head)) + r" \\",
+            " & ".join(map(in_latex, sheet.head[first:])) + r" \\",
             r"\midrule",
             *rows,
             r"\bottomrule",

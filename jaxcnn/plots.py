@@ -20,11 +20,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 INK, FAINT = "#1f2329", "#c9ccd1"
 # What the page puts in their place, so that a figure follows its light and dark.
-IN_PAGE = {INK: "currentColor", FAINT: "var(--rule)"} | {
+IN_PAGE = {INK: "currentColor", FAINT: "var(--rule)", "#ffffff": "none"} | {
     colour: f"var(--arm{i})" for i, colour in enumerate(COLOURS)
 }
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.5,
@@ -59,7 +59,9 @@ def learning_curves(
     """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(9.2, 3.7), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        axes = figure.subplots(
+            1, len(panels), sharey=True, squeeze=False, gridspec_kw={"wspace": 0.08}
+        )[0]
         for ax, (title, curves) in zip(axes, panels.items(), strict=True):
             for i, (arm, curve) in enumerate(curves.items()):
                 style = _style(i)
@@ -117,10 +119,10 @@ def tuning(scores: Mapping[str, Mapping[float, float]], x: str, y: str, metric: 
     return figure
 
 
-def svg(figure: Figure, background: str = "white") -> str:
+def svg(figure: Figure) -> str:
     """With text as text; no date and no library version in the bytes."""
     none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    return _save(figure, format="svg", facecolor=background, metadata=none).decode()
+    return _save(figure, format="svg", metadata=none).decode()
 
 
 def png(figure: Figure) -> bytes:
@@ -143,21 +145,22 @@ def _number(y: float, metric: str) -> str:
 
 
 def _scale(ax: Axes, means: Sequence[float], metric: str) -> None:
-    """Logarithmic where the means span more than a factor of ten."""
+    """Fits the means, not the bands; logarithmic where they span more than a factor of ten."""
     positive = [y for y in means if y > 0]
     if positive and max(positive) > 10 * min(positive):
         ax.set_yscale("log")
-        ax.set_ylim(bottom=0.8 * min(positive))
+        ax.set_ylim(0.8 * min(positive), 1.3 * max(positive))
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_minor_locator(NullLocator())
     else:
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.08 * max(positive, default=1.0))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _number(y, metric)))
 
 
 def _legend(figure: Figure, ax: Axes) -> None:
     lines, labels = ax.get_legend_handles_labels()
     if lines:
-        figure.legend(
-            lines, labels, loc="outside upper left", ncols=4, frameon=False, handlelength=2.6
-        )
+        inches = sum(0.65 + 0.08 * len(label) for label in labels)
+        columns = math.ceil(len(labels) / math.ceil(inches / figure.get_figwidth()))
+        place: Any = "outside upper left"
+        figure.legend(lines, labels, loc=place, ncols=columns, frameon=False, handlelength=2.6)

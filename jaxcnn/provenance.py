@@ -4,13 +4,13 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from jaxcnn import records
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,14 +23,9 @@ def collect() -> dict[str, Any]:
         "versions": _versions(),
         "device": _device(),
         "flags": os.environ.get("XLA_FLAGS", ""),
-        "command": command(),
+        "command": records.command(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def command() -> str:
-    """The command line as typed, with the program's own folder left out."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _git() -> dict[str, Any]:
@@ -64,7 +59,9 @@ def _device() -> dict[str, Any]:
         "kind": devices[0].device_kind,
         "count": len(devices),
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_gb": _memory_gb(),
         "os": platform.platform(terse=True),
     }

@@ -1,20 +1,22 @@
 """One folder a run: append-only lines and small JSON files, the only thing that reports read.
 
-    run.json        the resolved config and where it ran: commit, versions, device, data fingerprint, command
+    run.json        the resolved config and where it ran: commit, versions, device, data, command
     metrics.jsonl   one row a point of the curve:
                     {"step": 50, "batch": M, "train": M, "validation": M, "seconds": 1.2}
-    result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}; present when training ended
-    test.json       M on the test split at the last step; present once the table asked for it
+    result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}, at the end
+    test.json       M on the test split at the last step, once the table asked for it
 
-where M is {"loss": mean, "error": share, "count": examples}. A number that is not finite is null, and its
-row has "nonfinite": true. After a crash the rows behind the last checkpoint are made again, equal, so a
-reader takes the last row of each step; a torn last line is passed over.
+where M is {"loss": mean, "error": share, "count": examples}. A number that is not finite is null,
+and its row has "nonfinite": true. After a crash the rows behind the last checkpoint are made again,
+equal, so a reader takes the last row of each step; a torn last line is passed over.
 """
 
 import contextlib
 import json
 import math
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +73,11 @@ def is_finished(folder: Path) -> bool:
     return (folder / "result.json").is_file()
 
 
+def command() -> str:
+    """The command line as typed, with the program's own folder left out."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Atomically: a reader, or a crash, sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +131,7 @@ def finite(value: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[bool]:
-    """Whether this process may write to `folder`; the lock goes with the process, even by kill -9."""
+    """Whether this process may write to `folder`; the lock ends with it, even by kill -9."""
     held = FileLock(folder / ".lock")
     try:
         held.acquire(timeout=0)

@@ -1,6 +1,6 @@
-"""The report of an experiment, in words: on the terminal, as Markdown, CSV, LaTeX and one HTML page.
+"""The report of an experiment, in words: terminal, Markdown, CSV, LaTeX and one HTML page.
 
-    table = report.collect(experiment, root)
+    table = findings.collect(experiment, root)
     report.show(table, console)
     report.write(table, folder)
 
@@ -22,11 +22,9 @@ from rich.text import Text
 
 from jaxcnn import page
 from jaxcnn.experiment import Measure
-from jaxcnn.findings import Arm, Cell, Finding, Table, collect
+from jaxcnn.findings import Arm, Cell, Finding, Table
 from jaxcnn.page import Sheet
 from jaxcnn.stats import MOST_SEEDS
-
-__all__ = ["Table", "collect", "markdown", "published", "sentence", "show", "write"]
 
 METHOD = (
     "Arms are compared in pairs, seed by seed. Intervals are 95 % t-intervals. Numbers of steps are"
@@ -77,14 +75,14 @@ def write(table: Table, folder: Path) -> list[Path]:
         curves = plots.learning_curves(panels, targets, table.metric)
         files["curves.svg"], files["curves.png"] = plots.svg(curves), plots.png(curves)
         figures["curves"] = page.figure(
-            plots.svg(curves, "none"), "curves", "Learning curves", plots.IN_PAGE, CURVES
+            files["curves.svg"], "curves", "Learning curves", plots.IN_PAGE, CURVES
         )
     scores = {arm.name: {t.values[0]: t.mean for t in arm.tried if t.scores} for arm in table.arms}
     tried = {value for arm in scores.values() for value in arm}
     if len(table.tuned) == 1 and tried and all(type(v) in (int, float) and v > 0 for v in tried):
         drawn = plots.tuning(scores, table.tuned[0], str(table.tune_by), table.tune_by.metric)
         figures["tuning"] = page.figure(
-            plots.svg(drawn, "none"), "tuning", "Score at every value tried", plots.IN_PAGE
+            plots.svg(drawn), "tuning", "Score at every value tried", plots.IN_PAGE
         )
     files["index.html"] = _html(table, figures)
     return [_write(folder / name, content) for name, content in files.items()]
@@ -159,12 +157,14 @@ def sentence(finding: Finding) -> str:
         if not math.isnan(finding.smallest) and finding.smallest > 0:
             shown = _size(finding, finding.smallest)
             text += f"; {pair.n} pairs would show {shown} with 80 % power"
-        if all(cell.censored == len(cell.values) for cell in sides):
+        if verdict.further is None and any(cell.censored for cell in sides):
             text += "; it takes more steps, not more seeds"
         elif verdict.further is None:
             text += f"; no number of seeds up to {MOST_SEEDS} would settle this one"
         else:
             text += f"; about {_count(verdict.further, 'further seed')} would settle this one"
+    elif verdict.word == "refuted":
+        text += "; the prediction was the opposite"
     text += "."
     for cell in sides:
         if cell.censored:
@@ -201,7 +201,8 @@ def _outcome(finding: Finding) -> str:
         return f"there is no pair of runs of {arm} and {other} to compare yet"
     low, high = _effect(finding, pair.low), _effect(finding, pair.high)
     p = _p(finding.verdict.p)
-    numbers = f"p {p if p[0] == '<' else f'= {p}'}, n = {pair.n}" if pair.n > 1 else "one pair"
+    p = f"p < {p[1:]}" if p[0] == "<" else f"p = {p}"
+    numbers = f"{p}, n = {pair.n}" if pair.n > 1 else "one pair"
     if pair.ratio:
         span = f"95 % interval {low} to {high}, " if pair.n > 1 else ""
         times = f"{_effect(finding, pair.mean)} times the steps"
@@ -246,7 +247,7 @@ def _comparisons(table: Table) -> Sheet:
         effect = _effect(f, pair.mean)
         rows.append((measure, name, str(pair.n), effect, span, *ps, f.verdict.word))
     head = ("measure", "predicted", "n", "effect", "95 % interval")
-    head = (*head, "p, t", "p, flip", "p, Holm", "verdict")
+    head = (*head, "p t", "p flip", "p Holm", "verdict")
     return Sheet("Paired comparisons", head, tuple(rows), "llrrrrrrl", grouped=True)
 
 
@@ -261,10 +262,10 @@ def _tuning(table: Table) -> Sheet:
     arms = [arm for arm in table.arms if arm.tried]
     settings = [tried.setting for tried in arms[0].tried] if arms else []
     rows = tuple((s, *(score(arm, i) for arm in arms)) for i, s in enumerate(settings))
-    title = _title(table.tune_by)
+    title, seeds = _title(table.tune_by), _count(table.tune_seeds, "seed")
     note = (
-        f"{title[:1].upper()}{title[1:]}, mean over {_count(table.tune_seeds, 'seed')}. Each arm runs at"
-        " the setting where it is lowest (*); the test split has no part in that choice."
+        f"{title[:1].upper()}{title[1:]}, mean over {seeds}. Each arm runs at the setting where it"
+        " is lowest (*); the test split has no part in that choice."
     )
     head = ("setting", *(arm.name for arm in arms))
     return Sheet("Tuning", head, rows, "l" + "r" * len(arms), note)
@@ -288,7 +289,7 @@ def _arms(table: Table) -> Sheet:
 
 def _facts(table: Table) -> list[tuple[str, str]]:
     made = [("report made by", table.command)] if table.command else []
-    return [("runs", _stand(table)), *((k, "; ".join(v)) for k, v in table.facts), *made]
+    return [("runs", _stand(table)), *((k, "; ".join(v)) for k, v in table.facts.items()), *made]
 
 
 def _measured(table: Table, cell: Cell) -> dict[str, Any]:
@@ -379,7 +380,7 @@ def _ratio(x: float) -> str:
 def _p(p: float) -> str:
     if math.isnan(p):
         return "-"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def _duration(seconds: float) -> str:

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-# Runs that share a device: on CPU one (batched convolutions are 2 times slower there than one run after the
-# other), on accelerators as many as there are, since small nets are bound by launches.
+# Runs that share a device: on CPU one (batched convolutions are 2 times slower there than one run
+# after the other), on accelerators as many as there are, since small nets are bound by launches.
 LANES = {"cpu": 1}
 MANY = 256
 
 
-def make_mesh(run: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(run: int, data: int, devices: Sequence[Any] | None = None) -> Mesh:
     """Auto axes: under Explicit ones, jax.make_mesh's default, Linen's layers raise."""
     devices = list(devices or jax.devices())[: run * data]
     grid = np.asarray(devices).reshape(run, data)
@@ -23,8 +23,9 @@ def make_mesh(run: int, data: int, devices: Sequence[jax.Device] | None = None) 
 def plan(runs: int) -> tuple[int, Mesh]:
     """How `runs` runs of one cohort stand side by side: the width of a wave, and its mesh.
 
-    On CPU a device is a core, and each run has one to itself, so its numbers never depend on how many there
-    are. On accelerators the runs are spread over the devices, and devices left over split the batch.
+    On CPU a device is a core, and each run has one to itself, so its numbers never depend on how
+    many there are. On accelerators the runs are spread over the devices, and devices left over
+    split the batch.
     """
     devices = jax.devices()
     lanes = LANES.get(devices[0].platform, MANY)
@@ -37,5 +38,7 @@ def plan(runs: int) -> tuple[int, Mesh]:
 
 
 def put(mesh: Mesh, tree: Any, *axes: str) -> Any:
-    """The arrays of `tree` on the mesh: their first axis split over `axes`, or whole on each device."""
+    """The arrays of `tree` on the mesh: their first axis split over `axes`, or whole on each
+    device.
+    """
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))

@@ -12,9 +12,11 @@ from jaxcnn.models import KNOBS
 
 
 def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) -> None:
-    """Print the claim, the base run with each arm's differences, the grid, the predictions, the presets.
+    """Print the claim, the base run with each arm's differences, the grid, the predictions, the
+    presets.
 
-    'paper' is shown as what the architecture makes of it. Raises `InputError` as `launch.py run` would.
+    'paper' is shown as what the architecture makes of it. Raises `InputError` as `launch.py run`
+    would.
     """
     grid = experiment.grid(exp)
     bases = {arm: next(iter(settings.values())) for arm, settings in grid.items()}
@@ -30,7 +32,9 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             continue
         values = [values[path] for values in resolved.values()]
         if path in exp.tune:
-            grid_text = ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path])
+            grid_text = ", ".join(
+                f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path]
+            )
             fields.add_row(path, f"tuned: {grid_text}", *[""] * (len(bases) - 1))
         elif len(set(values)) == 1:
             fields.add_row(f"[dim]{path}[/]", values[0], *["[dim]=[/]"] * (len(bases) - 1))
@@ -62,14 +66,14 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
 
 
 def _resolved(run: config.Run) -> dict[str, str]:
-    """path -> value, with the architecture's own value in place of 'paper' and '-' where it has none."""
+    """path -> value, with the architecture's own value in place of 'paper' and '-' where it has
+    none.
+    """
     module = models.from_config(run.model, classes=10)
     has = {f.name for f in dataclasses.fields(module)}
     out = {}
     for path in config.paths(run):
-        value = run
-        for part in path.split("."):
-            value = getattr(value, part)
+        value = config.get(run, path)
         group, _, name = path.rpartition(".")
         if group == "model" and name in KNOBS and value == "paper":
             value = f"{getattr(module, name)} (paper)" if name in has else "-"

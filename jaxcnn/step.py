@@ -1,5 +1,5 @@
-"""State, and the pure functions on it. Written for one run on one device; jit, the loop over steps, runs
-side by side and sharding are applied outside, in cohorts.py.
+"""State, and the pure functions on it. Written for one run on one device; jit, the loop over steps,
+runs side by side and sharding are applied outside, in cohorts.py.
 """
 
 import dataclasses
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn import losses, models, optim
-from jaxcnn.config import Run, override
+from jaxcnn.config import Run, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
 
-# Every key is fold_in(key(seed), purpose), then the step or epoch: none is stored, and a new purpose at the
-# end of the list moves no other.
+# Every key is fold_in(key(seed), purpose), then the step or epoch: none is stored, and a new
+# purpose at the end of the list moves no other.
 PURPOSES = ("init", "order", "augment", "dropout")
 
 # What is only a number in the program. The rest of a Run decides what is compiled.
@@ -46,7 +46,9 @@ class State:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a program needs to know besides the Run: the data's shape and the length of the training."""
+    """What a program needs to know besides the Run: the data's shape and the length of the
+    training.
+    """
 
     image_shape: tuple[int, int, int]  # H, W, C as stored
     classes: int
@@ -56,7 +58,7 @@ class Problem:
 
 def numbers(run: Run) -> Numbers:
     """The traced part of a run: name -> number, and its seed."""
-    values = {path.rpartition(".")[2]: _get(run, path) for path in TRACED}
+    values = {path.rpartition(".")[2]: get(run, path) for path in TRACED}
     return {k: 0.0 if v == "paper" else float(v) for k, v in values.items()} | {"seed": run.seed}
 
 
@@ -69,7 +71,7 @@ def static(run: Run) -> Run:
     neutral = {
         path: value if path in off_matters and value in (0, "paper") else 0.5
         for path in TRACED
-        for value in [_get(run, path)]
+        for value in [get(run, path)]
     }
     return dataclasses.replace(override(run, neutral), seed=0)
 
@@ -79,7 +81,9 @@ def key(seed: int | jax.Array, purpose: str) -> jax.Array:
 
 
 def init_state(run: Run, problem: Problem, values: Numbers) -> State:
-    """The state at step 0. Linen keys weights by (key, name): arms of equal seed start from equal weights."""
+    """The state at step 0. Linen keys weights by (key, name): arms of equal seed start from equal
+    weights.
+    """
     model = _model(run, problem, values)
     shape = augment.image_shape(run.data, problem.image_shape)
     variables = model.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
@@ -103,7 +107,9 @@ def train_step(
     moments: tuple[jax.Array, jax.Array],
     values: Numbers,
 ) -> tuple[State, Sums]:
-    """One update. images [B, H, W, C] uint8, labels [B] int, moments: mean and std [C] -> state, sums."""
+    """One update. images [B, H, W, C] uint8, labels [B] int, moments: mean and std [C] -> state,
+    sums.
+    """
     x = augment.augment(
         jax.random.fold_in(key(values["seed"], "augment"), state.step),
         images,
@@ -153,8 +159,3 @@ def _model(run: Run, problem: Problem, values: Numbers) -> Any:
     dropout = {} if run.model.dropout in (0, "paper") else {"dropout": values.get("dropout", 0.0)}
     dtype = jnp.dtype(run.train.precision)
     return models.from_config(run.model, problem.classes, dtype=dtype, **dropout)
-
-
-def _get(run: Run, path: str) -> Any:
-    group, name = path.split(".")
-    return getattr(getattr(run, group), name)

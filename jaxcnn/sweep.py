@@ -1,7 +1,7 @@
 """An experiment -> its runs, in three stages: the grid, the chosen settings, the test split.
 
-Each arm's setting is chosen on validation data; only then are its further seeds trained, and the test split
-is read for the chosen runs alone.
+Each arm's setting is chosen on validation data; only then are its further seeds trained, and the
+test split is read for the chosen runs alone.
 """
 
 import dataclasses
@@ -46,8 +46,7 @@ def chosen_settings(exp: Experiment, root: Path) -> dict[str, str] | None:
     """arm -> its setting, from the records; None while the grid is incomplete."""
 
     def score(arm: str, run: Run) -> float | None:
-        record = records.read(experiment.folder(root, exp, arm, run))
-        return None if record is None or record.result is None else stats.score(record, exp.tune_by)
+        return stats.value(records.read(experiment.folder(root, exp, arm, run)), exp.tune_by)
 
     return experiment.choose(exp, score)
 
@@ -58,25 +57,21 @@ def all_runs(exp: Experiment) -> list[Run]:
 
 
 def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
-    """(run-steps that are left, run-steps in all), with each arm's setting still open where it is."""
+    """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
-    for arm, settings in experiment.grid(exp).items():
-        run = next(iter(settings.values()))
+    for arm in exp.arms:
+        alone = dataclasses.replace(exp, arms={arm: exp.arms[arm]}, predictions=())
+        tuning, final = tuning_jobs(alone, root), final_jobs(alone, root)
+        run = all_runs(alone)[0]
         steps = train.problem_of(run, datasets[run.data]).steps
-        tuned = len(settings) > 1
-        more = [s for s in exp.seeds if not (tuned and s in exp.tune_seeds)]
-        total += steps * (len(more) + (len(settings) * len(exp.tune_seeds) if tuned else 0))
-        chosen = chosen_settings(dataclasses.replace(exp, arms={arm: exp.arms[arm]}, predictions=()), root)
-        jobs = [r for s in settings.values() for r in _seeded(s, exp.tune_seeds if tuned else ())]
-        if chosen is not None:
-            jobs += _seeded(settings[chosen[arm]], tuple(more))
+        if final is None:
+            more = len(set(exp.seeds) - set(exp.tune_seeds))
         else:
-            left += steps * len(more)
-        left += sum(
-            steps
-            for r in jobs
-            if not records.is_finished(experiment.folder(root, exp, arm, r))
-        )
+            more = len(final.keys() - tuning.keys())
+        jobs = {**tuning, **(final or {})}
+        undone = sum(not records.is_finished(folder) for folder in jobs)
+        left += steps * (undone + (more if final is None else 0))
+        total += steps * (len(tuning) + more)
     return left, total
 
 
@@ -96,9 +91,7 @@ def run(
             folder: {"experiment": exp.name, "arm": folder.parent.name, "preset": preset}
             for folder in jobs
         }
-        return train.train(
-            jobs, labels, datasets, stop=stop, checkpoint_seconds=checkpoint_seconds
-        )
+        return train.train(jobs, labels, datasets, stop=stop, checkpoint_seconds=checkpoint_seconds)
 
     yield from trained(tuning_jobs(exp, root))
     jobs = final_jobs(exp, root)

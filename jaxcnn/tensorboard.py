@@ -1,4 +1,4 @@
-"""TensorBoard event files of an experiment's runs, from the records. Needs the extra `tensorboard`."""
+"""TensorBoard event files of an experiment's runs, from the records. Needs extra `tensorboard`."""
 
 import importlib.util
 from pathlib import Path

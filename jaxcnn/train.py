@@ -1,7 +1,8 @@
 """The loop: runs go in, records come out. The only place where programs, files and time meet.
 
-Runs are trained in waves of one cohort (`sharding.plan`). A generator, so that its caller draws the progress
-and hears of each new point of a curve; all that it promises stands on disk before it says so.
+Runs are trained in waves of one cohort (`sharding.plan`). A generator, so that its caller draws the
+progress and hears of each new point of a curve; all that it promises stands on disk before it says
+so.
 """
 
 import contextlib
@@ -21,11 +22,13 @@ from jaxcnn import cohorts, config, losses, provenance, records, sharding, step
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program, Resident
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import augment, sources
+from jaxcnn.data import sources
 from jaxcnn.data.sources import Dataset
 from jaxcnn.step import Problem
 
-DISPATCH_SECONDS = 0.5  # about how long one call into a program lasts: Ctrl-C and progress wait for it
+DISPATCH_SECONDS = (
+    0.5  # about how long one call into a program lasts: Ctrl-C and progress wait for it
+)
 
 
 class Tick(NamedTuple):
@@ -64,7 +67,9 @@ def problem_of(run: Run, data: Dataset) -> Problem:
 
 
 def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
-    """Trace one step of each program, without compiling or making weights: errors come before any work."""
+    """Trace one step of each program, without compiling or making weights: errors come before any
+    work.
+    """
     for group in cohorts.group(runs, step.static):
         run = group[0]
         problem = problem_of(run, datasets[run.data])
@@ -72,7 +77,9 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
 
 
 def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
-    """The abstract (state, sums) after one training step; raises `InputError` for what does not fit."""
+    """The abstract (state, sums) after one training step; raises `InputError` for what does not
+    fit.
+    """
     values = {k: np.float32(v) for k, v in step.numbers(run).items() if k != "seed"}
     values |= {"seed": np.int32(run.seed)}
     batch = run.train.batch_size
@@ -103,14 +110,14 @@ def train(
 ) -> Iterator[Tick]:
     """Train what is not finished of `jobs` (folder -> run); `labels` goes into each run.json.
 
-    Runs that another launch holds are left to it and waited for. Raises `Interrupted` once `stop()` is true
-    and everything in flight is saved.
+    Runs that another launch holds are left to it and waited for. Raises `Interrupted` once `stop()`
+    is true and everything in flight is saved.
     """
     shared = provenance.collect()
     pending = {f: run for f, run in jobs.items() if not records.is_finished(f)}
     while pending:
         held_elsewhere = True
-        for group in cohorts.group(pending, lambda f: step.static(pending[f])):
+        for group in cohorts.group(pending, lambda f: step.static(jobs[f])):
             width, mesh = sharding.plan(len(group))
             while group:
                 with contextlib.ExitStack() as stack:
@@ -210,7 +217,9 @@ def _resume(
 
 @dataclasses.dataclass(frozen=True)
 class _Wave:
-    """Runs of one program at one step, side by side; at most `width`, padded with copies of the last."""
+    """Runs of one program at one step, side by side; at most `width`, padded with copies of the
+    last.
+    """
 
     folders: list[Path]
     runs: list[Run]
@@ -336,8 +345,8 @@ def _begin(folder: Path, run: Run, info: dict[str, Any], data: Dataset) -> None:
     elif old.info["data"]["fingerprint"] != data.fingerprint:
         raise InputError(
             f"data.name: {run.data.name!r} has changed since {folder} was begun (fingerprint"
-            f" {data.fingerprint}, then {old.info['data']['fingerprint']}). Move that folder away, or"
-            " name another with --out."
+            f" {data.fingerprint}, then {old.info['data']['fingerprint']}). Move that folder away,"
+            " or name another with --out."
         )
 
 

@@ -1,24 +1,46 @@
 """A strict session: 8 CPU devices, no silent rank promotion, warnings are errors (pyproject.toml)."""
 
 import os
+
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import pytest
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
-
 REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+import launch
+
+Launch = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def repository() -> Path:
-    return REPOSITORY
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Launch:
+    """`python launch.py ARGUMENTS...` in this process -> (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(launch, "console", launch.Console(highlight=False, width=200))
+        monkeypatch.setattr(sys, "argv", ["launch.py", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            code = launch.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """For the project's own commands in a process of their own, on two CPU cores."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    own = {"JAX_NUM_CPU_DEVICES": "2", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    return {**os.environ, **own}

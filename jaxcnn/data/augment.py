@@ -27,8 +27,8 @@ def image_shape(data: Data, shape: tuple[int, ...]) -> tuple[int, int, int]:
     smaller = min(height, width)
     if data.shift >= smaller:
         raise InputError(
-            f"data.shift: {data.shift} can move all of {height}x{width} pixels out of sight; it must be"
-            f" below {smaller}."
+            f"data.shift: {data.shift} can move all of the {height}x{width} pixels out of sight; it"
+            f" must be below {smaller}."
         )
     if data.crop is None:
         return height, width, channels

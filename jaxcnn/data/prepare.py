@@ -1,4 +1,4 @@
-"""`launch.py prepare NAME`: a TFDS set, fetched once, stored so that reading needs no TensorFlow."""
+"""`launch.py prepare NAME`: a TFDS set, fetched once and stored to be read without TensorFlow."""
 
 import importlib
 import os
@@ -47,8 +47,8 @@ def _build(name: str, builder: Any, downloads: Path, archives: Path | None) -> N
     archives = archives or downloads / "manual"
     missing = _missing(builder, downloads, archives)
     unreachable = InputError(
-        f"{name}: no network. Fetch {', '.join(missing)} from {_hosts(missing.values())} on another"
-        " machine and say where they lie: --archives DIR."
+        f"{name}: cannot reach {_hosts(missing.values())}. Fetch {', '.join(missing)} from there on"
+        " another machine and name the folder: --archives DIR."
     )
     if missing and not _reachable(next(iter(missing.values()))):
         if len(missing) == len(builder.url_infos) and not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -57,7 +57,7 @@ def _build(name: str, builder: Any, downloads: Path, archives: Path | None) -> N
         downloader.MAX_RETRIES = 0
     options = download.DownloadConfig(
         manual_dir=archives,
-        # TFDS names what it extracts after the archive alone: Fashion-MNIST would get MNIST's images.
+        # TFDS names what it extracts by the archive alone: Fashion-MNIST would get MNIST's images.
         extract_dir=downloads / "extracted" / builder.name,
     )
     try:

@@ -4,10 +4,10 @@ Each reader gives the source's own splits and the class names. None looks at the
 not there raises `InputError`.
 """
 
-import contextlib
 import gzip
 import os
 import re
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,11 +62,9 @@ def packaged_mnist() -> Source:
 def npz(path: Path) -> Source:
     if not path.is_file():
         raise InputError(f"{str(path)!r} is no file.")
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (ValueError, OSError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{str(path)!r} is no .npz file of plain arrays.") from error
+    arrays = _arrays(path)
+    if arrays is None:
+        raise InputError(f"{str(path)!r} is no .npz file of plain arrays.")
     names = [n for n in SPLITS if n != "validation" or f"{n}_images" in arrays]
     needed = [f"{n}_{what}" for n in names for what in ("images", "labels")]
     if missing := [key for key in needed if key not in arrays]:
@@ -214,13 +212,9 @@ def _decoded(found: Any, split: str, image: str, label: str, progress: Progress 
     """A TFDS split, decoded once: kept as arrays beside its records for the next launch."""
     cache = Path(found.data_dir) / f"jaxcnn_{split}.npz"
     count = found.info.splits[split].num_examples
-    # Not there, or damaged: decode.
-    with (
-        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-        np.load(cache) as f,
-    ):
-        if len(f["labels"]) == count:
-            return as_split(split, f["images"], f["labels"])
+    kept = _arrays(cache) or {}
+    if kept.keys() == {"images", "labels"} and len(kept["labels"]) == count:
+        return as_split(split, kept["images"], kept["labels"])
     source = found.as_data_source(split)
     images, labels = np.empty(0, np.uint8), np.empty(count, np.int64)
     for start in range(0, count, DECODE_AT_ONCE):
@@ -242,9 +236,18 @@ def _decoded(found: Any, split: str, image: str, label: str, progress: Progress 
     return as_split(split, images, labels)
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """What an .npz file holds; None if it is not there, is damaged or holds Python objects."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            return dict(file)
+    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile):
+        return None
+
+
 def _save(path: Path, **arrays: np.ndarray) -> None:
     """Whole or not at all; not where we may not write."""
-    part = path.with_name(f"{path.stem}.{os.getpid()}.part")
+    part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)

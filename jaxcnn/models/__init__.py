@@ -9,7 +9,7 @@ import flax.linen as nn
 from jaxcnn import config
 from jaxcnn.config import InputError
 from jaxcnn.models.lenet import LENETS, LeNet5
-from jaxcnn.models.mlp import MLPS, MLP
+from jaxcnn.models.mlp import MLP, MLPS
 
 # name -> (module, the fields in which the named form differs from the module's defaults)
 MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {

@@ -1,5 +1,5 @@
-"""LeNet-5: LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document recognition,
-Proceedings of the IEEE 86(11):2278-2324, section II.B and Figure 2.
+"""LeNet-5: LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document
+recognition, Proceedings of the IEEE 86(11):2278-2324, section II.B and Figure 2.
 
 | layer | notes' form | LeCun 1998 |
 |---|---|---|
@@ -29,8 +29,8 @@ C3_MAPS = (
     *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5)),
 )
 
-# The RBF centres: 7x12 bitmaps of the ten digits, +1 where there is ink and -1 elsewhere, after Figure 3.
-# The paper prints its bitmaps only as a picture; these are drawn anew in its manner.
+# The RBF centres: 7x12 bitmaps of the ten digits, +1 where there is ink and -1 elsewhere, after
+# Figure 3. The paper prints its bitmaps only as a picture; these are drawn anew in its manner.
 BITMAPS = """
 ..###.. ...##.. .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
 .##.##. ..###.. ##...## ##...## ...###. ##..... .##.... ##...## ##...## ##...##
@@ -58,8 +58,9 @@ def codes() -> jax.Array:
 class LeNet5(nn.Module):
     """The defaults are the notes' form; `LENETS` has LeCun's.
 
-    Departures, both named by the notes: the notes' form connects all of C3, averages in S2 and S4 without
-    weights, and ends in a linear layer. Dropout is no part of either; where asked for, it follows C5 and F6.
+    Departures, both named by the notes: the notes' form connects all of C3, averages in S2 and S4
+    without weights, and ends in a linear layer. Dropout is no part of either; where asked for, it
+    follows C5 and F6.
     """
 
     classes: int = 10
@@ -78,9 +79,10 @@ class LeNet5(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x [B, H, W, C] -> logits [B, K]. Raises `InputError` for what the form cannot take."""
         if self.rbf and (x.shape[1:] != (32, 32, 1) or self.classes != 10):
+            size = "x".join(map(str, x.shape[1:]))
             raise InputError(
-                "model.name: 'lenet5_1998' takes 32x32 grey pictures of 10 classes, got"
-                f" {x.shape[1]}x{x.shape[2]}x{x.shape[3]} of {self.classes}; MNIST needs data.pad=2."
+                "model.name: 'lenet5_1998' takes 32x32x1 pictures of 10 classes, got"
+                f" {size} of {self.classes}; MNIST needs data.pad=2."
             )
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
 
@@ -88,8 +90,8 @@ class LeNet5(nn.Module):
             return ops.Conv(features, 5, padding, self.initializer, maps, self.dtype, name=name)
 
         def pool(name: str) -> ops.Pool:
-            args = (self.pool, self.pool_window, self.pool_stride, self.activation, self.initializer)
-            return ops.Pool(*args, name=name)
+            size = (self.pool_window, self.pool_stride)
+            return ops.Pool(self.pool, *size, self.activation, self.initializer, name=name)
 
         x = act(conv(6, "C1", padding=self.padding)(x))
         x = pool("S2")(x)
@@ -102,7 +104,8 @@ class LeNet5(nn.Module):
         x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
             return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), {}
-        # Equation 7: squared distances to the codes; the nearest wins, so they are logits with a minus.
+        # Equation 7: squared distances to the codes; the nearest wins, so they are logits with a
+        # minus.
         distance = jnp.sum((x.astype(jnp.float32)[:, None] - codes()[None]) ** 2, axis=-1)
         return -distance, {}
 

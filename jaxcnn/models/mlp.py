@@ -1,4 +1,6 @@
-"""Fully-connected networks: LeCun et al. 1998, section III.C.4, the 28x28-300-100-10 net of Figure 9."""
+"""Fully-connected networks: LeCun et al. 1998, section III.C.4, the 28x28-300-100-10 net of Figure
+9.
+"""
 
 from typing import Any
 

@@ -1,0 +1,167 @@
+"""The command line as its user sees it: what it prints, its exit codes, and one clear error each."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Launch = Callable[..., tuple[int, str, str]]
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = ("--set", "train.steps=4", "--set", "train.eval_every=2", "--set", "optim.lr=0.1")
+
+
+def test_help_answers_everywhere(command: Launch) -> None:
+    for arguments in ((), ("--help",)):
+        code, out, _ = command(*arguments)
+        assert code == 0 and "python launch.py run relu_vs_sigmoid --preset quick" in out
+    for name in ("list", "show", "run", "report", "prepare"):
+        code, out, _ = command(name, "--help")
+        assert code == 0 and "usage: launch.py" in out
+        assert name == "list" or "Example: python launch.py" in out
+
+
+def test_list_names_every_experiment_and_its_claim(command: Launch) -> None:
+    code, out, _ = command("list")
+    assert code == 0
+    assert "relu_vs_sigmoid  ReLU networks train faster than sigmoid or tanh networks" in out
+
+
+def test_show_resolves_what_will_run(command: Launch) -> None:
+    code, out, _ = command("show", "relu_vs_sigmoid", "--preset", "quick", "--seeds", "0..9")
+    assert code == 0
+    for said in (
+        r"model\.activation +relu +tanh +sigmoid",
+        r"model\.initializer +glorot_uniform \(paper\)",
+        r"optim\.lr +tuned: 0\.01, 0\.03, 0\.1, 0\.3",
+        r"parameters +61,706 +61,706 +61,706",
+        r"steps +300",
+        r"seeds 0\.\.9: 30 runs",
+        r"predicts: relu has less steps to 5 % training error than tanh",
+        r"preset quick: train\.steps=300",
+    ):
+        assert re.search(said, out), (said, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "relu_vs_sigmod"], "Did you mean relu_vs_sigmoid"),
+        (["run", "nowhere/mine.py"], "nowhere/mine.py: no such file"),
+        (["run", "relu_vs_sigmoid", "--preset", "quik"], "Did you mean quick"),
+        (["run", "relu_vs_sigmoid", "--arms", "rely"], "'rely' is no arm. Did you mean relu"),
+        (["run", "relu_vs_sigmoid", "--seeds", "5..1"], "--seeds: '5..1' names no seeds"),
+        (["run", "relu_vs_sigmoid", "--seeds", "a"], "--seeds: 'a' is not of the form 0..9"),
+        (["run", "relu_vs_sigmoid", "--set", "optim.lr"], "'optim.lr' is not PATH=VALUE"),
+        (["run", "relu_vs_sigmoid", "--set", "optim.lrr=1"], "Did you mean optim.lr"),
+        (["run", "relu_vs_sigmoid", "--set", "optim.lr=fast"], "'fast' is not a number"),
+        (["run", "relu_vs_sigmoid", "--set", "model.pool=mean"], "one of 'paper', 'max', 'avg'"),
+        (["run", "relu_vs_sigmoid", "--set", "model.activation=relu"], "pick one by --arms"),
+        (["run", "relu_vs_sigmoid", "--set", "model.name=lenet"], "Did you mean lenet5"),
+        (["run", "relu_vs_sigmoid", "--set", "model.widths=3"], "lenet5 has no such knob"),
+        (
+            ["run", "relu_vs_sigmoid", "--set", "model.pool_window=30"],
+            "model.pool_window: 30 is larger than the 28x28 map before S2",
+        ),
+        (
+            ["run", "relu_vs_sigmoid", "--set", "train.batch_size=70000"],
+            "train.batch_size: 70000 is larger than the 58000 training examples",
+        ),
+        (
+            ["run", "relu_vs_sigmoid", "--set", "data.train_examples=59000"],
+            "data.train_examples: 59000 is larger than the 58000",
+        ),
+        (
+            ["run", "relu_vs_sigmoid", "--set", "data.name=cifar11"],
+            "Did you mean cifar10",
+        ),
+        (
+            ["run", "relu_vs_sigmoid", "--set", "data.name=cifar10", "--data-dir", "nowhere"],
+            "python launch.py prepare cifar10",
+        ),
+        (["run", "relu_vs_sigmoid", "--set", "data.name=gone.npz"], "gone.npz"),
+        (["report", "relu_vs_sigmoid"], "Run: python launch.py run relu_vs_sigmoid"),
+        (["prepare", "cifar11"], "Did you mean cifar10"),
+    ],
+    ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line_and_code_2(
+    arguments: list[str], said: str, command: Launch, tmp_path: Path
+) -> None:
+    out_option = ["--out", str(tmp_path / "runs")] if arguments[0] in ("run", "report") else []
+    code, _, err = command(*arguments, *out_option)
+    assert code == 2
+    assert said in err and err.startswith("error: ") and "Traceback" not in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_an_unknown_option_is_code_2(command: Launch) -> None:
+    code, _, err = command("run", "relu_vs_sigmoid", "--sedes", "3")
+    assert code == 2 and "--seeds" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").exists(), reason="needs /proc as root")
+def test_an_unwritable_folder_is_named_before_any_work(command: Launch) -> None:
+    code, _, err = command("run", "relu_vs_sigmoid", "--out", "/proc/runs")
+    assert code == 2
+    assert err.startswith("error: --out: /proc/runs cannot be written to")
+
+
+def test_debug_shows_the_traceback(command: Launch) -> None:
+    with pytest.raises(Exception, match="no such experiment"):
+        command("run", "nothing", "--debug")
+
+
+def test_run_writes_everything_and_report_makes_it_again(command: Launch, tmp_path: Path) -> None:
+    common = ["relu_vs_sigmoid", "--preset", "quick", "--seeds", "0,1", "--out", str(tmp_path)]
+    code, out, err = command("run", *common, *TINY, "--tensorboard", "--arms", "relu", "tanh")
+    assert (code, err) == (0, "")
+    assert "ReLU networks train faster" in out and "undecided" in out
+    assert "100 %" in out or "4 of" in out or "run-steps" in out  # progress where there is no tty
+    (reports,) = (tmp_path / "relu_vs_sigmoid" / "reports").iterdir()
+    names = {"index.html", "report.md", "table.csv", "table.tex", "curves.png", "curves.svg"}
+    assert names <= {p.name for p in reports.iterdir()}
+    assert len(list(tmp_path.glob("relu_vs_sigmoid/tensorboard/*/*/events.*"))) == 4
+    info = json.loads(next(tmp_path.glob("*/relu/*/run.json")).read_text())
+    assert info["config"]["model"]["activation"] == "relu"
+    assert info["parameters"] == 61_706 and info["steps"] == 4 and info["arm"] == "relu"
+    assert {"commit", "dirty", "versions", "device", "command", "data"} <= info.keys()
+
+    before = (reports / "table.csv").read_bytes()
+    (reports / "table.csv").unlink()
+    code, out, _ = command("report", *common, *TINY, "--arms", "relu", "tanh")
+    assert code == 0 and (reports / "table.csv").read_bytes() == before
+
+
+def test_a_full_disk_is_code_1_and_loses_nothing(tmp_path: Path, environment: dict) -> None:
+    """A real file system of 3 MB, where this machine lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, timeout=10).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a small tmpfs")
+    run = [sys.executable, "launch.py", "run", "relu_vs_sigmoid", "--preset", "quick", *TINY]
+    run += ["--arms", "relu", "--seeds", "0..7", "--out", str(disk / "runs")]
+    try:
+        full = subprocess.run(
+            run, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert full.returncode == 1, full.stdout + full.stderr
+        assert "Traceback" not in full.stderr
+        assert "Nothing recorded is lost" in full.stderr
+        done = len(list(disk.glob("runs/*/*/*/result.json")))
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        again = subprocess.run(run, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+        assert len(list(disk.glob("runs/*/*/*/result.json"))) == 8 > done
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=False)

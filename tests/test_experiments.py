@@ -1,0 +1,170 @@
+"""Every arm of every experiment, in every preset, builds and traces; and the rules of tuning."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxcnn import experiment, step, sweep, train
+from jaxcnn.config import Data, InputError, Model, Run, override
+from jaxcnn.data import sources
+from jaxcnn.experiment import Experiment, Measure, Prediction
+
+ALL = [
+    (name, preset)
+    for name in experiment.available()
+    for preset in experiment.presets_of(experiment.load(name))
+]
+SMALL = Experiment(
+    claim="a claim",
+    source="a source",
+    base=Run(model=Model(name="mlp")),
+    arms={"wide": {"model.widths": (8,)}, "narrow": {"model.widths": (2,)}},
+    predictions=(Prediction(Measure("final", "test"), "wide", than="narrow"),),
+    tune={"optim.lr": (0.1, 0.2), "optim.momentum": (0.0, 0.9)},
+    presets={"quick": {"base.train.steps": 3, "seeds": range(2), "tune.optim.lr": (0.3, 0.4)}},
+    name="small",
+)
+
+
+@pytest.mark.parametrize(("name", "preset"), ALL)
+def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
+    exp = experiment.with_preset(experiment.load(name), preset)
+    runs = sweep.all_runs(exp)
+    datasets = train.load_data(runs, None)
+    train.check(runs, datasets)
+    for run in runs:
+        problem = train.problem_of(run, datasets[run.data])
+        state, sums = train.trace(run, problem)
+        assert state.step.shape == sums["loss"].shape == ()
+
+
+@pytest.mark.parametrize("name", experiment.available())
+def test_the_house_rules_of_experiments(name: str) -> None:
+    exp = experiment.load(name)
+    assert {"quick", "paper"} <= set(exp.presets)
+    assert exp.claim and exp.source and exp.predictions
+    runs = sweep.all_runs(exp)
+    assert len({dataclasses.replace(r, seed=0) for r in runs}) == len(runs)  # arms really differ
+    for grid in exp.tune.values():
+        assert len(grid) >= 4
+
+
+@pytest.mark.parametrize("name", experiment.available())
+def test_arms_start_from_equal_weights_where_they_share_a_layer(name: str) -> None:
+    exp = experiment.with_preset(experiment.load(name), "quick")
+    arms = [next(iter(settings.values())) for settings in experiment.grid(exp).values()]
+    kinds = {(r.model.name, r.model.initializer) for r in arms}
+    if len(kinds) > 1:
+        pytest.skip("the arms are different architectures")
+    starts = []
+    for run in arms:
+        problem = train.problem_of(run, sources.load(run.data))
+        starts.append(step.init_state(run, problem, step.numbers(run)).params)
+    for other in starts[1:]:
+        for layer in starts[0].keys() & other.keys():
+            for leaf in starts[0][layer]:
+                np.testing.assert_array_equal(starts[0][layer][leaf], other[layer][leaf])
+
+
+def test_the_grid_is_the_same_for_each_arm() -> None:
+    grid = experiment.grid(SMALL)
+    assert list(grid["wide"]) == list(grid["narrow"])
+    assert list(grid["wide"])[1] == "optim.lr=0.1, optim.momentum=0.9"
+    assert grid["narrow"]["optim.lr=0.2, optim.momentum=0.0"].optim.lr == 0.2
+
+
+def test_a_setting_is_chosen_by_the_mean_over_the_tuning_seeds() -> None:
+    def score(arm: str, run: Run) -> float:
+        best = {"wide": 0.2, "narrow": 0.1}[arm]
+        lucky = run.seed == 0 and run.optim.lr != best  # one good seed does not make a setting
+        return -1.0 if lucky else abs(run.optim.lr - best) * 100 + run.optim.momentum
+
+    assert experiment.choose(SMALL, score) == {
+        "wide": "optim.lr=0.2, optim.momentum=0.0",
+        "narrow": "optim.lr=0.1, optim.momentum=0.0",
+    }
+    assert experiment.choose(SMALL, lambda arm, run: None if run.seed == 2 else 1.0) is None
+
+
+def test_a_diverged_setting_is_never_chosen() -> None:
+    chosen = experiment.choose(SMALL, lambda arm, run: float("inf") if run.optim.lr == 0.1 else 1.0)
+    assert chosen is not None
+    assert all("optim.lr=0.2" in setting for setting in chosen.values())
+
+
+def test_presets_and_settings_of_a_launch() -> None:
+    quick = experiment.select(SMALL, "quick")
+    assert (quick.base.train.steps, quick.seeds) == (3, (0, 1))
+    assert quick.tune["optim.lr"] == (0.3, 0.4)
+    fixed = experiment.select(SMALL, "quick", settings={"optim.lr": "0.7"}, seeds=[4])
+    assert list(fixed.tune) == ["optim.momentum"]
+    assert {r.optim.lr for r in sweep.all_runs(fixed)} == {0.7}
+    assert fixed.seeds == (4,)
+    one = experiment.select(SMALL, arms=["wide"])
+    assert list(one.arms) == ["wide"] and one.predictions == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"preset": "quik"}, "Did you mean quick"),
+        ({"arms": ["wid"]}, "Did you mean wide"),
+        ({"settings": {"model.widths": "3"}}, "pick one by --arms"),
+        ({"settings": {"optim.lrr": "3"}}, "Did you mean optim.lr"),
+        ({"settings": {"optim.lr": "-3"}}, "optim.lr: -3.0 is not allowed"),
+    ],
+)
+def test_a_launch_that_asks_for_what_is_not_there(arguments: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        experiment.select(SMALL, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": {}}, "arms: none"),
+        ({"arms": {"a": {"model.width": (3,)}}, "predictions": ()}, "Did you mean model.widths"),
+        ({"arms": {"a": {}}}, "'wide' is no arm"),
+        ({"seeds": ()}, "seeds: none"),
+        ({"presets": {"quick": {"base.train.step": 3}}}, "train.step: no such field"),
+        ({"presets": {"quick": {"sedes": (3,)}}}, "Did you mean seeds"),
+        ({"tune_by": Measure("final", "train")}, "chosen on 'validation'"),
+        ({"base": Run(data=Data(validation_examples=0))}, "needs some"),
+        ({"tune": {"optim.lr": (0.0, 1.0)}}, "optim.lr: 0.0 is not allowed"),
+    ],
+)
+def test_a_broken_experiment_is_an_error_at_import(changes: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(SMALL, **changes)
+
+
+def test_measures_guard_the_test_split() -> None:
+    with pytest.raises(InputError, match="touched once"):
+        Measure("steps_to", "test", target=0.1)
+    with pytest.raises(InputError, match="target"):
+        Measure("final", "train", target=0.1)
+
+
+def test_a_file_anywhere_is_an_experiment(tmp_path: Path) -> None:
+    source = Path(experiment.__file__).parent.parent / "experiments" / "relu_vs_sigmoid.py"
+    (tmp_path / "mine.py").write_text(source.read_text())
+    exp = experiment.load(str(tmp_path / "mine.py"))
+    assert exp.name == "mine" and list(exp.arms) == ["relu", "tanh", "sigmoid"]
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    with pytest.raises(InputError, match="defines no EXPERIMENT"):
+        experiment.load(str(tmp_path / "empty.py"))
+    (tmp_path / "broken.py").write_text(source.read_text().replace("optim.lr", "optim.lrr"))
+    with pytest.raises(InputError, match=r"broken.py: optim.lrr: no such field"):
+        experiment.load(str(tmp_path / "broken.py"))
+    with pytest.raises(InputError, match="no such file"):
+        experiment.load(str(tmp_path / "absent.py"))
+
+
+def test_traced_numbers_are_the_only_difference_within_an_arm() -> None:
+    """A tuned learning rate and the seeds cost no compilation."""
+    exp = experiment.load("relu_vs_sigmoid")
+    for settings in experiment.grid(exp).values():
+        runs = [override(r, {"seed": s}) for r in settings.values() for s in (0, 1)]
+        assert len({step.static(r) for r in runs}) == 1

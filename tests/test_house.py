@@ -1,0 +1,74 @@
+"""Imports point one way, and the quick rooms stay quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "jaxcnn"
+FILES = sorted(PACKAGE.rglob("*.py"))
+ONLY_IN = {
+    "flax": ("ops.py", "models/"),
+    "tensorflow_datasets": ("data/",),
+    "tensorflow": ("data/prepare.py",),
+    "orbax": ("checkpoint.py",),
+    "matplotlib": ("plots.py",),
+}
+# A room may import rooms to its left.
+ORDER = [
+    *("config", "experiment", "kernels", "ops", "models", "losses", "optim"),
+    *("data", "step", "sharding", "cohorts", "records", "checkpoint", "provenance"),
+    *("stats", "train", "sweep", "findings", "page", "plots", "report"),
+    *("console", "show", "tensorboard"),
+]
+PURE = ("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "cohorts.py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path: Path) -> None:
+    where = str(path.relative_to(PACKAGE))
+    found = imports(path)
+    for library, homes in ONLY_IN.items():
+        used = any(name == library or name.startswith(library + ".") for name in found)
+        assert not used or where.startswith(homes), f"{where} imports {library}"
+    if room(path) == "__init__":
+        return
+    for name in found:
+        parts = name.split(".")
+        if parts[0] == "jaxcnn" and len(parts) > 1 and parts[1] in ORDER:
+            later = ORDER.index(parts[1]) > ORDER.index(room(path))
+            assert not later, f"{where} imports {name}, which comes after it"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_rooms_touch_no_file(name: str) -> None:
+    text = (PACKAGE / name).read_text()
+    for word in ("open(", "Path(", "import os", "print(", "import time"):
+        assert word not in text, f"{name}: {word}"
+
+
+def test_the_command_line_imports_neither_jax_nor_numpy() -> None:
+    code = (
+        "import sys, launch; launch.list_experiments();"
+        "print(sorted({'jax', 'numpy', 'flax', 'scipy', 'matplotlib'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip().endswith("[]"), out.stdout
