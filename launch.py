@@ -173,7 +173,7 @@ def main() -> int:
     args = [a for a in args if a != "--debug"] or ["--help"]
     try:
         return _call(args) or 0
-    except (InputError, OSError, RuntimeError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
         return _explain(error)
@@ -194,12 +194,15 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         complain.print("Stopped at once; the same command goes on from the last checkpoint.")
         return 130
-    hint = ""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = " Nothing recorded is lost: make room, and the same command goes on."
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text += " Nothing recorded is lost: make room, and the same command goes on."
+    elif not isinstance(error, InputError | RuntimeError):  # nobody foresaw it
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
     complain.print("[bold red]error:[/] ", end="")
-    complain.print(f"{kind}{error}{hint}", markup=False, soft_wrap=True)
+    complain.print(text, markup=False, soft_wrap=True)
     return 2 if isinstance(error, InputError) else 1
 
 
@@ -247,8 +250,9 @@ def _report(
     table = findings.collect(exp, out, records.command())
     report.show(table, console)
     variant = "_".join([preset, *arms, *settings]).replace("/", "-")
-    written = report.write(table, out / exp.name / "reports" / variant)
-    console.print(f"Written: {', '.join(str(p) for p in written)}")
+    folder = out / exp.name / "reports" / variant
+    names = [path.name for path in report.write(table, folder)]
+    console.print(f"Written to {folder}: {', '.join(names)}", soft_wrap=True)
 
 
 def _use_every_core() -> None:
@@ -264,4 +268,7 @@ def _use_every_core() -> None:
 
 
 if __name__ == "__main__":
+    if "--debug" not in sys.argv:
+        # After an error, what libraries' threads still try in vain is not the user's concern.
+        sys.unraisablehook = lambda _: None
     sys.exit(main())

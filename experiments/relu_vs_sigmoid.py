@@ -16,9 +16,9 @@ EXPERIMENT = Experiment(
     source="Lecture notes, section 1.5.1",
     base=Run(
         model=Model(name="lenet5", pool="max"),
-        data=Data(name="mnist"),
+        data=Data(name="mnist", validation_examples=2000),
         optim=Optim(name="sgd", momentum=0.9, schedule="cosine"),
-        train=Train(batch_size=128, epochs=12.0, eval_every=50),
+        train=Train(batch_size=128, epochs=10.0, eval_every=50, eval_train_examples=2000),
     ),
     arms={
         "relu": {"model.activation": "relu"},
@@ -26,6 +26,7 @@ EXPERIMENT = Experiment(
         "sigmoid": {"model.activation": "sigmoid"},
     },
     tune={"optim.lr": (0.01, 0.03, 0.1, 0.3)},
+    tune_seeds=(0, 1),
     tune_by=Measure("mean", "validation"),
     predictions=(
         Prediction(
@@ -41,7 +42,6 @@ EXPERIMENT = Experiment(
             "base.train.eval_every": 20,
             "base.train.eval_train_examples": 1000,
             "base.data.validation_examples": 1000,
-            "tune_seeds": (0, 1),
         },
         "paper": {
             "base.train.epochs": 30.0,

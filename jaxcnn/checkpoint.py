@@ -1,5 +1,9 @@
 """Checkpoints of a run: orbax, asynchronous and atomic. The only room that knows orbax."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +17,38 @@ class Checkpoints:
     """The checkpoints of one run's folder, the newest two."""
 
     def __init__(self, folder: Path) -> None:
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, and told once
+        self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
 
     def save(self, step: int, tree: Any) -> None:
         """Returns once `tree` (numpy leaves) is copied; `wait` for it to be on disk."""
-        if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(tree))
+        with self._in_one_line():
+            if step not in self._manager.all_steps():
+                self._manager.save(step, args=ocp.args.StandardSave(tree))
 
     def wait(self) -> None:
         """Until all is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
-        self._manager.check_for_errors()
+        with self._in_one_line():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
 
     def close(self) -> None:
-        self._manager.close()
+        with self._in_one_line():
+            self._manager.close()
+
+    @contextlib.contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """Raise OSError for a full disk and RuntimeError for the rest, in words that fit a line."""
+        try:
+            yield
+        except Exception as error:
+            text = str(error)
+            if "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+                full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
+                raise full from error
+            raise RuntimeError(f"{self._folder}: {text.strip().splitlines()[0][:200]}") from error
 
     def restore(self, like: Any) -> tuple[int, Any, list[str]]:
         """(step, tree, complaints) of the newest whole checkpoint; step -1 and None where there is

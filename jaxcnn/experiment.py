@@ -48,10 +48,12 @@ class Measure:
 
     def __str__(self) -> str:
         split = {"train": "training"}.get(self.split, self.split)
+        target = self.target or 0.0
+        level = f"{100 * target:g} %" if self.metric == "error" else f"{target:g}"
         return {
             "final": f"{split} {self.metric}",
             "mean": f"mean {split} {self.metric} over training",
-            "steps_to": f"steps to {100 * (self.target or 0):g} % {split} {self.metric}",
+            "steps_to": f"steps to {level} {split} {self.metric}",
             "gap": f"generalisation gap (test - training {self.metric})",
         }[self.kind]
 

@@ -93,7 +93,7 @@ class Table:
     seconds: float  # of training, all runs together
     facts: Mapping[str, tuple[str, ...]]  # with what it was made; several where runs differ
     warnings: tuple[str, ...]
-    command: str  # that made this report
+    commands: tuple[str, ...]  # that made the runs, and this report
 
 
 def collect(exp: Experiment, root: Path, command: str = "") -> Table:
@@ -125,7 +125,7 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
         )
     cells = tuple(_cell(m, arm, chosen[arm]) for m in exp.measures() for arm in chosen)
     metric = "loss" if {p.measure.metric for p in exp.predictions} == {"loss"} else "error"
-    facts = _facts(finished)
+    facts, made = _facts(finished), _distinct(finished, lambda info: info.get("command", ""))
     return Table(
         name=exp.name,
         claim=exp.claim,
@@ -143,7 +143,7 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
         seconds=sum((record.result or {}).get("seconds") or 0.0 for record in finished),
         facts=facts,
         warnings=tuple(_warnings(exp, arms, cells, finished, len(used) + to_choose, facts)),
-        command=command,
+        commands=tuple(dict.fromkeys(filter(None, (*made, command)))),
     )
 
 
@@ -239,7 +239,6 @@ def _facts(finished: Sequence[Record]) -> dict[str, tuple[str, ...]]:
         "host": _distinct(finished, _host),
         "XLA_FLAGS": _distinct(finished, lambda info: info.get("flags", "")),
         "data": _distinct(finished, _data),
-        "runs made by": _distinct(finished, lambda info: info.get("command", "")),
     }
     started = sorted(str(r.info["started"]) for r in finished if r.info.get("started"))
     if started:
@@ -315,7 +314,8 @@ def _warnings(
     for arm in arms:
         for i, (path, values) in enumerate(exp.tune.items()):
             value = next((t.values[i] for t in arm.tried if t.setting == arm.chosen), None)
-            if type(value) in (int, float) and value in (min(values), max(values)):
+            # 0 switches a thing off, and nothing lies beyond that
+            if type(value) in (int, float) and value and value in (min(values), max(values)):
                 end = "largest" if value == max(values) else "smallest"
                 yield (
                     f"{arm.name}: {path}={value} is the {end} that was tried;"

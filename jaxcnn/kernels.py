@@ -1,17 +1,17 @@
 """Convolution and pooling in the formulations that XLA runs fast; the functions are those of `lax`.
 
-Accelerators get the plain `lax` operations. The rest of this file is for the CPU, where a plain training
-step of LeNet-5 takes several times as long as PyTorch's, and with these less than it (benchmarks/cpu_step.py):
+Accelerators get the plain `lax` operations. The rest of this file is for the CPU, where with it a
+training step of LeNet-5 takes a quarter of the plain one's time (benchmarks/cpu_step.py):
 
-- Inside a loop (`lax.scan`, `fori_loop`, `lax.map`) the gradients that `lax` derives of a convolution keep
-  layouts which miss XLA's fast path (jax-ml/jax#12868); here they are written out as NHWC convolutions.
-- With few input channels even those leave most of a vector register empty. There the convolution is one
-  matrix product of bands, several output columns at a time, and its gradients two.
-- Max pooling keeps one gradient convention in all its forms: of equal largest values the first, row by
-  row, takes the whole gradient.
+- Inside a loop (`lax.scan`, `fori_loop`, `lax.map`) the gradients that `lax` derives of a
+  convolution keep layouts which miss XLA's fast path (jax-ml/jax#12868); here they are written out.
+- With few input channels even those leave most of a vector register empty. There the convolution
+  is one matrix product over several output columns at a time, and each gradient another.
+- The gradient of max pooling is as that of `lax.reduce_window` and PyTorch: of equal largest
+  values the first, row by row, takes all of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -49,11 +49,27 @@ def conv(
 def max_pool(
     x: jax.Array, window: int | Pair, stride: int | Pair | None = None, padding: Padding = "VALID"
 ) -> jax.Array:
-    """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window's size."""
+    """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window."""
     window, stride, pads = _pooling(x, window, stride, padding)
     if _tiles(window, stride, pads) and jax.default_backend() == "cpu":
         return _max_tiles(x, window)
     return lax.reduce_window(x, -jnp.inf, lax.max, *_windows(window, stride, pads))
+
+
+def bias_act_max_pool(
+    y: jax.Array,
+    bias: jax.Array,
+    activation: Callable[[jax.Array], jax.Array],
+    window: int | Pair,
+    stride: int | Pair | None = None,
+    padding: Padding = "VALID",
+) -> jax.Array:
+    """`max_pool(activation(y + bias))` for an activation that never falls; y as x there, bias [C].
+
+    The largest comes first, so that the rest works on a quarter of the values: 14 % of a LeNet-5
+    step. Where `activation` or the sum makes equals of unequals, the largest takes the gradient.
+    """
+    return activation(max_pool(y, window, stride, padding) + bias[None, None, None])
 
 
 def avg_pool(
@@ -95,8 +111,9 @@ def _conv_forward(x, w, stride, pads):
 
 def _conv_backward(stride, pads, saved, g):
     x, w = saved
-    # Without padding the other form of dx spends most of its work on zeros: measured 1.6 to 14 times slower.
-    wasteful = stride == (1, 1) and x.shape[2] * x.shape[1] > 1.9 * g.shape[1] * g.shape[2]
+    # Where the picture shrinks a lot, the other form of dx works mostly on zeros: 1.6 to 14 times
+    # slower, measured without padding for 12x12 and 14x14 to 8x8 and 10x10, and 8x8 to 4x4.
+    wasteful = stride == (1, 1) and x.shape[1] * x.shape[2] > 1.9 * g.shape[1] * g.shape[2]
     dx = _band_dx if _narrow(w, stride) or wasteful else partial(_conv_dx, stride=stride)
     dw = _band_dw if _narrow(w, stride) else partial(_conv_dw, stride=stride)
     return dx(g, w, pads, x.shape), dw(x, g, pads, w.shape)
@@ -126,19 +143,20 @@ def _conv_dw(x, g, pads, shape, *, stride):
     return jnp.transpose(_lax_conv(x, g, (1, 1), to_w, w_dilation=stride), (1, 2, 0, 3))
 
 
-# Few input channels: a row of the output in n blocks of t columns. A block of t x O outputs is a matrix
-# product of the h x (t + w - 1) x C inputs under it with the kernel in t shifted copies, the band.
+# Few input channels: a row of the output is n blocks of t columns. A block's t O outputs are the
+# h (t + w - 1) C inputs under it times t shifted copies of the kernel, the band. Part of the band
+# is zeros, but a product of this shape runs near the peak: LeNet-5's second dx, 7.2 -> 1.6 ms.
 
 
 def _narrow(w: jax.Array, stride: Pair) -> bool:
-    """Where bands were faster, over 30 shapes of 3x3 to 7x7."""
+    """Where bands were faster, of 30 shapes with kernels from 3x3 to 7x7."""
     return stride == (1, 1) and w.shape[1] > 1 and w.shape[2] <= 6 and w.shape[3] <= 32
 
 
 def _blocks(columns: int, kernel: int) -> tuple[int, int, int]:
-    """t, n, and how many steps of t columns a block's inputs reach over.
+    """t, n, and over how many blocks the inputs under one block reach.
 
-    4 to 7 columns, as few as possible beyond the last one.
+    t is 4 to 7, whichever leaves the fewest columns of the last block unused.
     """
     t = min(range(min(4, columns), min(8, columns + 1)), key=lambda t: -columns % t)
     return t, -(-columns // t), -(-(t + kernel - 1) // t)
@@ -159,7 +177,7 @@ def _inputs(x: jax.Array, kernel: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
     right = (n + steps - 1) * t - width - left  # at least the padding asked for
     x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     x = x.reshape(size, -1, n + steps - 1, t * c)
-    last = (kernel[1] - 1 - (steps - 2) * t) * c  # of the last step's columns a part is enough
+    last = (kernel[1] - 1 - (steps - 2) * t) * c  # what is needed of the last of these blocks
     under = [
         x[:, i : i + rows, q : q + n, : t * c if q < steps - 1 else last]
         for i in range(kernel[0])
@@ -174,6 +192,11 @@ def _outputs(g: jax.Array, t: int) -> jax.Array:
     return g.reshape(-1, t * g.shape[3])
 
 
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Sums in float32 or better, as a convolution does."""
+    return jnp.matmul(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+
+
 def _band_conv(x, w, pads):
     height, width, _, o = w.shape
     rows, columns = (
@@ -181,30 +204,32 @@ def _band_conv(x, w, pads):
         for size, kernel, pad in zip(x.shape[1:3], w.shape[:2], pads, strict=True)
     )
     t, _, _ = _blocks(columns, width)
-    y = _inputs(x, (height, width), pads) @ _band(w, t)
+    y = _product(_inputs(x, (height, width), pads), _band(w, t)).astype(x.dtype)
     return y.reshape(x.shape[0], rows, -1, o)[:, :, :columns]
 
 
 def _band_dw(x, g, pads, shape):
     height, width, c, o = shape
     t, _, _ = _blocks(g.shape[2], width)
-    band = (_inputs(x, (height, width), pads).T @ _outputs(g, t)).reshape(height, -1, c, t, o)
-    return sum((band[:, j : j + width, :, j] for j in range(1, t)), band[:, :width, :, 0])
+    band = _product(_inputs(x, (height, width), pads).T, _outputs(g, t))
+    band = band.reshape(height, -1, c, t, o)
+    dw = sum((band[:, j : j + width, :, j] for j in range(1, t)), band[:, :width, :, 0])
+    return dw.astype(x.dtype)
 
 
 def _band_dx(g, w, pads, shape):
     height, width, c, _ = w.shape
     size, rows, columns, _ = g.shape
     t, n, steps = _blocks(columns, width)
-    under = (_outputs(g, t) @ _band(w, t).T).reshape(size, rows, n, height, -1)
-    dx = jnp.zeros((size, rows + height - 1, n + steps - 1, t * c), g.dtype)
+    under = _product(_outputs(g, t), _band(w, t).T).reshape(size, rows, n, height, -1)
+    dx = jnp.zeros((size, rows + height - 1, n + steps - 1, t * c), under.dtype)
     for i in range(height):
         for q in range(steps):
             part = under[:, :, :, i, q * t * c : (q + 1) * t * c]
             to = ((0, 0), (i, height - 1 - i), (q, steps - 1 - q), (0, t * c - part.shape[3]))
             dx += jnp.pad(part, to)
     (top, _), (left, _) = pads
-    dx = dx.reshape(size, rows + height - 1, -1, c)
+    dx = dx.reshape(size, rows + height - 1, -1, c).astype(g.dtype)
     return dx[:, top : top + shape[1], left : left + shape[2]]
 
 
@@ -270,5 +295,8 @@ def _pair(n: int | Pair) -> Pair:
 def _pads(size, window, stride, padding: Padding) -> tuple[Pair, Pair]:
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(size, window, stride, padding)
+    for name, n, k, pad in zip(("high", "wide"), size, window, padding, strict=True):
+        if k > n + sum(pad):
+            raise ValueError(f"a window {k} {name} does not fit into {n} with padding {pad}")
     rows, columns = ((int(low), int(high)) for low, high in padding)
     return rows, columns

@@ -130,6 +130,11 @@ def table(sheet: Sheet) -> str:
     )
 
 
+def commands(lines: Iterable[str]) -> str:
+    text = "\n".join(map(html.escape, lines))
+    return f'<pre tabindex="0" aria-label="Commands">{text}</pre>' if text else ""
+
+
 def facts(rows: Iterable[tuple[str, str]]) -> str:
     """Names and their texts, side by side."""
     body = "\n".join(

@@ -86,9 +86,10 @@ def learning_curves(
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             ax.grid(axis="y")
         axes[0].set_ylabel(metric)
-        means = [y for curves in panels.values() for c in curves.values() for y in c.mean]
+        shown = [y for curves in panels.values() for c in curves.values() for y in c.mean]
+        shown += [target for title in panels for target in targets.get(title, ())]
         for ax in axes:
-            _scale(ax, means, metric)
+            _scale(ax, shown, metric)
         _legend(figure, axes[0])
     return figure
 
@@ -144,9 +145,9 @@ def _number(y: float, metric: str) -> str:
     return f"{100 * y:g} %" if metric == "error" else f"{y:g}"
 
 
-def _scale(ax: Axes, means: Sequence[float], metric: str) -> None:
-    """Fits the means, not the bands; logarithmic where they span more than a factor of ten."""
-    positive = [y for y in means if y > 0]
+def _scale(ax: Axes, shown: Sequence[float], metric: str) -> None:
+    """Fits what is `shown`, not the bands; logarithmic where that spans more than a factor 10."""
+    positive = [y for y in shown if y > 0]
     if positive and max(positive) > 10 * min(positive):
         ax.set_yscale("log")
         ax.set_ylim(0.8 * min(positive), 1.3 * max(positive))

@@ -63,7 +63,7 @@ def _device() -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gb": _memory_gb(),
-        "os": platform.platform(terse=True),
+        "os": f"{platform.system()} {platform.machine()}",
     }
 
 

@@ -100,7 +100,8 @@ def markdown(table: Table) -> str:
         parts.append(f"![Learning curves](curves.png)\n\n{CURVES}")
     parts += [page.markdown(sheet).rstrip() for sheet in _sheets(table) if sheet.rows]
     facts = Sheet("How it was made", ("", ""), tuple(_facts(table)), "ll")
-    return "\n\n".join([*parts, page.markdown(facts)])
+    commands = "".join(f"    {command}\n" for command in table.commands)
+    return "\n\n".join([*parts, page.markdown(facts).rstrip(), commands])
 
 
 def _html(table: Table, figures: Mapping[str, str]) -> str:
@@ -127,7 +128,8 @@ def _html(table: Table, figures: Mapping[str, str]) -> str:
         if sheet.rows:
             figure = figures.get("tuning", "") if sheet.title == "Tuning" else ""
             parts.append(page.section(sheet.title, page.table(sheet), figure))
-    parts.append(page.section("How it was made", page.facts(_facts(table))))
+    made = page.commands(table.commands), page.facts(_facts(table))
+    parts.append(page.section("How it was made", *made))
     return page.document(table.claim, "\n".join(filter(None, parts)))
 
 
@@ -288,8 +290,7 @@ def _arms(table: Table) -> Sheet:
 
 
 def _facts(table: Table) -> list[tuple[str, str]]:
-    made = [("report made by", table.command)] if table.command else []
-    return [("runs", _stand(table)), *((k, "; ".join(v)) for k, v in table.facts.items()), *made]
+    return [("runs", _stand(table)), *((k, "; ".join(v)) for k, v in table.facts.items())]
 
 
 def _measured(table: Table, cell: Cell) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def check() -> None:
 
 
 def write(experiment: Experiment, root: Path) -> list[Path]:
-    """Event files under root/experiment/tensorboard/arm/run, each made anew; returns their folders."""
+    """Event files under root/experiment/tensorboard/arm/run, each made anew; returns their folders.
+    """
     from tensorboardX import SummaryWriter
 
     written = []

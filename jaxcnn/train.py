@@ -242,7 +242,11 @@ class _Wave:
         live = set(range(len(self.runs)))
         spent = [_seconds(f, at) for f in self.folders]
         started = saved = time.monotonic()
-        chunk, pace = 1, 0.0
+        chunk = 1
+
+        def spend(i: int) -> float:
+            """A run's share of the time, so that the runs' seconds add up to that of the sweep."""
+            return round(spent[i] + (time.monotonic() - started) / len(self.runs), 2)
 
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(records.open_metrics(f)) for f in self.folders]
@@ -251,7 +255,7 @@ class _Wave:
                 """A row in each run's curve; a run that is no longer finite ends here."""
                 rows = self._rows(now, carry, data, problem)
                 for i in sorted(live):
-                    seconds = round(spent[i] + time.monotonic() - started, 2)
+                    seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
                     records.append(files[i], row)
                     if not _finite(row):
@@ -269,7 +273,7 @@ class _Wave:
                 carry = self.program.advance(carry, values, data, epoch, position, n)
                 jax.block_until_ready(carry)
                 pace = (time.monotonic() - began) / n
-                chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / max(pace, 1e-6))))
+                chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / pace)))
                 at += n
                 if at % every == 0 or at == problem.steps:
                     yield from point(at)
@@ -285,7 +289,7 @@ class _Wave:
                     raise Interrupted
             self._save(at, carry, live, wait=True)
         for i in sorted(live):
-            self._end(i, "finished", at, round(spent[i] + time.monotonic() - started, 2))
+            self._end(i, "finished", at, spend(i))
             yield Tick(self.folders[i], at)
 
     def _rows(

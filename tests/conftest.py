@@ -1,21 +1,22 @@
-"""A strict session: 8 CPU devices, no silent rank promotion, warnings are errors (pyproject.toml)."""
+"""A strict session: 8 CPU devices, no silent rank promotion; warnings are errors."""
 
 import os
 
+# Before jax is imported, here and in the processes that tests start.
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-import pytest
+import pytest  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-import launch
+import launch  # noqa: E402
 
 Launch = Callable[..., tuple[int, str, str]]
 

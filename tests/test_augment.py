@@ -91,6 +91,10 @@ def draws(data: Data, images: np.ndarray) -> list[tuple]:
         {"pad": 2, "crop": 5},
         {"flip": True},
         {"shift": 1, "flip": True},
+        {
+            "shift": 1,
+            "crop": 4,
+        },  # three draws each: if they were the same, half the rows never occur
         {"pad": 1, "shift": 1, "crop": 4, "flip": True},
     ],
 )

@@ -1,4 +1,4 @@
-"""The command line as its user sees it: what it prints, its exit codes, and one clear error each."""
+"""The command line as its user sees it: what it prints, exit codes, one clear error each."""
 
 import json
 import os

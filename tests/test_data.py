@@ -108,6 +108,9 @@ def test_the_split_is_fixed_by_its_seed_and_by_nothing_else(tmp_path):
     assert rows(other.validation) != rows(first.validation)
     assert rows(other.test) == rows(first.test)
     np.testing.assert_array_equal(few.train.images, first.train.images[:7])
+    stored_order = [image.tobytes() for image in arrays()["train_images"]]
+    positions = [stored_order.index(image.tobytes()) for image in first.train.images]
+    assert positions != sorted(positions)
     np.testing.assert_array_equal(few.validation.images, first.validation.images)
 
 

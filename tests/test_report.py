@@ -161,6 +161,13 @@ def test_means_and_intervals(table):
     assert list(dict.fromkeys(c.measure for c in table.cells)) == [STEPS, TEST]
 
 
+def test_curves_are_means_over_seeds(table):
+    curve = table.curves["validation"]["tanh"]
+    each = [errors("tanh", 0.1, seed, range(0, 201, 10)) for seed in range(5)]
+    assert curve.steps == tuple(range(0, 201, 10)) and curve.n == 5
+    assert curve.mean == pytest.approx(np.mean(each, axis=0) + 0.005)
+
+
 def test_findings(table):
     steps = {arm: np.log([steps_to(arm, s, 0.1) for s in range(5)]) for arm in SPEED}
     test = {arm: [test_error(arm, s) for s in range(5)] for arm in SPEED}
@@ -236,6 +243,8 @@ def test_markdown(table):
     mean = cell(table, TEST, "tanh")
     expected = f"| tanh | 5 | {100 * mean.mean:.2f} | {100 * mean.low:.2f} to"
     assert expected in text
+    [_, best, _] = table.arms[0].tried
+    assert f"| optim.lr=0.1 | {100 * best.mean:.2f} \\* |" in text  # the chosen one
 
 
 def test_latex_is_escaped_and_balanced(table, tmp_path):
@@ -313,6 +322,7 @@ def test_a_diverged_run_blocks_a_verdict_in_its_arms_favour(tmp_path):
     relu = cell(table, TEST, "relu")
     assert (relu.diverged, sorted(relu.values)) == (1, [0, 1, 2, 4])
     assert relu.mean == pytest.approx(np.mean([test_error("relu", s) for s in (0, 1, 2, 4)]))
+    assert table.curves["train"]["relu"].n == 4 and table.curves["train"]["tanh"].n == 5
     assert [f.verdict.word for f in table.findings] == ["undecided"] * 4
     assert "not settled, because 1 run of relu diverged" in report.sentence(table.findings[0])
     assert "relu: 1 of 5 runs diverged at the chosen setting" in " ".join(table.warnings)
@@ -345,6 +355,19 @@ def test_runs_that_never_reach_the_target_are_counted(tmp_path):
     table = findings.collect(dataclasses.replace(short, predictions=(never,)), tmp_path)
     assert table.findings[0].verdict.word == "undecided"
     assert "it takes more steps, not more seeds" in report.sentence(table.findings[0])
+
+
+def test_errors_of_zero_and_targets_out_of_sight_can_be_drawn(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "errors", lambda arm, lr, seed, steps: [0.0] * len(steps))
+    monkeypatch.setitem(globals(), "test_error", lambda arm, seed: 0.0)
+    plain = dataclasses.replace(EXPERIMENT, tune={}, seeds=(0, 1, 2))
+    for arm, settings in experiment.grid(plain).items():
+        for seed in plain.seeds:
+            write_run(tmp_path, plain, arm, dataclasses.replace(settings[""], seed=seed))
+    table = findings.collect(plain, tmp_path)
+    assert "relu and tanh have the same test error" in report.sentence(table.findings[2])
+    assert "no number of seeds up to 1000" in report.sentence(table.findings[2])
+    assert len(report.write(table, tmp_path / "report")) == 7
 
 
 def test_mixed_provenance_is_told_and_missing_keys_are_borne(tmp_path):

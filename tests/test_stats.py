@@ -47,7 +47,7 @@ def test_each_measure_of_a_run():
 @pytest.mark.parametrize(
     ("target", "steps", "censored"),
     [(0.3, 15.0, False), (0.5, 10.0, False), (0.07, 25.0, False), (0.95, 1.0, False)]
-    + [(0.03, 40.0, True)],
+    + [(0.04, 30.0, False), (0.03, 40.0, True)],
 )
 def test_steps_to_is_linear_between_points_and_the_budget_where_never_reached(
     target, steps, censored
@@ -154,6 +154,9 @@ def test_the_sign_flip_test_decides_from_the_first_n_at_which_it_can():
         pair = stats.paired(seeds(rng.normal(0, 1, n)), seeds(rng.normal(9, 1, n)))
         [verdict] = stats.verdicts([pair], ["less"], [(0, 0)])
         assert (verdict.test, verdict.word) == (test, "supported")
+        # Among two predictions six pairs are too few for the sign-flip test.
+        both = stats.verdicts([pair, pair], ["less", "less"], [(0, 0), (0, 0)])
+        assert [verdict.test for verdict in both] == ["t", "t"]
 
 
 def test_verdict_follows_the_direction():

@@ -152,7 +152,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
 
 @pytest.mark.parametrize("path", ["model.dropout", "data.noise"])
 def test_off_leaves_no_trace(path: str) -> None:
-    """Switched off is another program, without random bits; the 'paper' value of these nets is off."""
+    """Off is another program, without random bits; for these nets "paper" is off."""
 
     def text(run: Run) -> str:
         values = step.numbers(run)

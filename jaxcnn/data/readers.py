@@ -84,7 +84,7 @@ def npz(path: Path) -> Source:
 
 
 def folder(root: Path, progress: Progress | None) -> Source:
-    places = {s: root / s for s in SPLITS} | {"validation": root / "validation"}
+    places = {s: root / s for s in SPLITS}
     if not places["validation"].is_dir():
         places["validation"] = root / "val"
     places = {s: place for s, place in places.items() if place.is_dir()}

@@ -1,0 +1,222 @@
+"""Every formulation is the `lax` operation: same values, same gradients.
+
+Most inputs are small whole numbers, so that every sum is exact and equal means equal.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxcnn import kernels
+
+fuzz = settings(derandomize=True, deadline=None, database=None, max_examples=15)
+
+
+def whole(seed: int, *shape: int, top: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-top, top + 1, shape).astype(np.float32)
+
+
+def both(f: Callable[..., Any], reference: Callable[..., Any], *args: np.ndarray) -> list[Any]:
+    """[(value, its gradients...) of f, the same of reference], compiled together."""
+
+    def one(f: Callable[..., Any]) -> tuple[jax.Array, ...]:
+        y, gradients = jax.vjp(f, *args)
+        return (y, *gradients(jnp.asarray(whole(9, *y.shape), y.dtype)))
+
+    return jax.jit(lambda: [one(f), one(reference)])()
+
+
+def assert_equal(f: Callable[..., Any], reference: Callable[..., Any], *args: np.ndarray) -> None:
+    for ours, theirs in zip(*both(f, reference, *args), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def lax_conv(x, w, *, stride=(1, 1), padding="SAME", groups=1):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, w, stride, padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
+    pad = st.tuples(st.integers(0, 5), st.integers(0, 5))
+    padding = draw(st.one_of(st.sampled_from(("SAME", "VALID")), st.tuples(pad, pad)))
+    step = st.sampled_from((1, 1, 2, 3))
+    stride = (1, 1) if draw(st.booleans()) else draw(st.tuples(step, step))
+    size = draw(st.tuples(st.integers(5, 15), st.integers(5, 15)))
+    c, o = draw(st.sampled_from((1, 2, 3, 6, 8))), draw(st.integers(1, 5))
+    x, w = (draw(st.integers(1, 3)), *size, c * groups), (*kernel, c, o * groups)
+    return x, w, {"stride": stride, "padding": padding, "groups": groups}
+
+
+@settings(fuzz, max_examples=25)
+@given(convolutions())
+def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]]) -> None:
+    x, w, options = case
+    assert_equal(
+        lambda x, w: kernels.conv(x, w, **options),
+        lambda x, w: lax_conv(x, w, **options),
+        whole(0, *x),
+        whole(1, *w),
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "padding"),
+    [
+        ((2, 28, 28, 1), (5, 5, 1, 6), ((2, 2), (2, 2))),  # LeNet-5, C1
+        ((2, 14, 14, 6), (5, 5, 6, 16), "VALID"),  # LeNet-5, C3
+        ((2, 8, 8, 16), (5, 5, 16, 9), "VALID"),  # wide, and dx by bands
+        ((2, 4, 2, 3), (3, 3, 3, 4), "SAME"),  # fewer columns than a block has
+    ],
+)
+def test_shapes_with_a_form_of_their_own(x: Any, w: Any, padding: Any) -> None:
+    assert_equal(
+        lambda x, w: kernels.conv(x, w, padding=padding),
+        lambda x, w: lax_conv(x, w, padding=padding),
+        whole(0, *x),
+        whole(1, *w),
+    )
+
+
+@pytest.mark.parametrize("c", [3, 8])
+def test_convolution_over_runs_and_inside_a_loop(c: int) -> None:
+    x, w = whole(0, 4, 2, 9, 7, c), whole(1, 4, 3, 3, c, 4)
+    want = [lax_conv(*args) for args in zip(x, w, strict=True)]
+    np.testing.assert_array_equal(jax.vmap(kernels.conv)(x, w), want)
+
+    def gradients(conv: Callable[..., jax.Array], x: Any, w: Any) -> Any:
+        return jax.grad(lambda x, w: jnp.sum(conv(x, w) ** 2) / 8, (0, 1))(x, w)
+
+    alone = [gradients(lax_conv, *args) for args in zip(x, w, strict=True)]
+    for side_by_side in (
+        jax.vmap(lambda x, w: gradients(kernels.conv, x, w))(x, w),
+        lax.map(lambda args: gradients(kernels.conv, *args), (x, w)),
+    ):
+        for i in range(len(x)):
+            jax.tree.map(np.testing.assert_array_equal, [a[i] for a in side_by_side], [*alone[i]])
+
+
+@pytest.mark.parametrize("c", [1, 16])
+def test_convolution_of_real_numbers(c: int) -> None:
+    random = np.random.default_rng(0)
+    x, w = (random.normal(size=s).astype(np.float32) for s in ((2, 11, 11, c), (5, 5, c, 6)))
+    for ours, theirs in zip(*both(kernels.conv, lax_conv, x, w), strict=True):
+        assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("c", [1, 16])
+def test_bfloat16_stays_bfloat16(c: int) -> None:
+    x, w = whole(0, 2, 9, 9, c), whole(1, 3, 3, c, 4)
+    low = [jnp.asarray(a, jnp.bfloat16) for a in (x, w)]
+    exact = both(kernels.conv, lax_conv, x, w)[1]
+    for ours, want in zip(both(kernels.conv, lax_conv, *low)[0], exact, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(ours, want.astype(jnp.bfloat16))  # rounded once
+
+
+def test_accelerators_get_the_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> str:
+        x, w = jnp.zeros((1, 8, 8, 1)), jnp.zeros((3, 3, 1, 2))
+        return str(jax.make_jaxpr(lambda x, w: kernels.max_pool(kernels.conv(x, w), 2))(x, w))
+
+    on_cpu = program()
+    assert "dot_general" in on_cpu and "conv_general_dilated" not in on_cpu
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    elsewhere = program()
+    assert "conv_general_dilated" in elsewhere and "reduce_window_max" in elsewhere
+    assert "custom_vjp" not in elsewhere and "dot_general" not in elsewhere
+
+
+@st.composite
+def poolings(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[Any, Any, Any]]:
+    window = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    overlapping = draw(st.booleans())
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3))) if overlapping else window
+    low = st.tuples(*(st.integers(0, n - 1) for n in window))
+    explicit = tuple(zip(draw(low), draw(low), strict=True))
+    padding = draw(st.sampled_from(("SAME", "VALID", "VALID", explicit)))
+    size = draw(st.tuples(st.integers(4, 9), st.integers(4, 9)))
+    return (2, *size, 3), (window, stride, padding)
+
+
+@fuzz
+@given(poolings())
+def test_max_pooling_is_that_of_lax_at_ties_too(case: tuple[Any, Any]) -> None:
+    shape, (window, stride, padding) = case
+    if not isinstance(padding, str):
+        padding = ((0, 0), *padding, (0, 0))
+
+    def reference(x: jax.Array) -> jax.Array:
+        sizes, strides = (1, *window, 1), (1, *stride, 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, padding)
+
+    x = whole(0, *shape, top=1)  # three values: most windows have ties
+    assert_equal(lambda x: kernels.max_pool(x, *case[1]), reference, x)
+
+
+@fuzz
+@given(poolings())
+def test_average_pooling_leaves_the_padding_out(case: tuple[Any, Any]) -> None:
+    shape, (window, stride, padding) = case
+    x = whole(0, *shape)
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(shape[1:3], window, stride, padding)
+
+    def reference(x: jax.Array) -> jax.Array:
+        """The mean over each window of what lies inside the picture, window by window."""
+        rows, columns = (
+            [
+                slice(max(i * step - low, 0), min(i * step - low + k, n))
+                for i in range((n + low + high - k) // step + 1)
+            ]
+            for n, k, step, (low, high) in zip(shape[1:3], window, stride, padding, strict=True)
+        )
+        return jnp.stack(
+            [jnp.stack([x[:, r, c].mean((1, 2)) for c in columns], 1) for r in rows], 1
+        )
+
+    pairs = both(lambda x: kernels.avg_pool(x, *case[1]), reference, x)
+    for ours, theirs in zip(*pairs, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_the_first_of_equals_takes_the_gradient() -> None:
+    x = jnp.array([[1.0, 2, 0, 0], [2, 2, 0, 0], [3, 1, 1, 1], [0, 3, 1, 4]])[None, :, :, None]
+    gradient = jax.grad(lambda x: jnp.sum(kernels.max_pool(x, 2)))(x)[0, :, :, 0]
+    want = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(gradient, want)
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh, lambda x: x])
+def test_pooling_before_the_activation_is_the_same_function(activation: Any) -> None:
+    random = np.random.default_rng(0)
+    y, b = (random.normal(size=s).astype(np.float32) for s in ((3, 9, 8, 5), (5,)))
+    for ours, theirs in zip(
+        *both(
+            lambda y, b: kernels.bias_act_max_pool(y, b, activation, 2),
+            lambda y, b: kernels.max_pool(activation(y + b[None, None, None]), 2),
+            y,
+            b,
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_larger_than_the_picture_is_an_error() -> None:
+    x = jnp.zeros((1, 4, 8, 1))
+    with pytest.raises(ValueError, match="5 high"):
+        kernels.conv(x, jnp.zeros((5, 3, 1, 2)), padding="VALID")
+    with pytest.raises(ValueError, match="9 wide"):
+        kernels.max_pool(x, (2, 9))
