@@ -91,6 +91,7 @@ def test_without_network_each_refusal_is_one_line(tmp_path):
     no_network, by_hand, not_upstreams = lines
     assert "cifar10: cannot reach www.cs.toronto.edu. Fetch cifar-10-binary.tar.gz" in no_network
     assert "--archives DIR" in no_network
+    assert f"{tmp_path}/cifar10" not in result.stdout  # not even begun: TFDS tries for minutes
     assert "imagenet2012: " in by_hand
     assert "ILSVRC2012_img_train.tar" in by_hand
     assert "mnist: " in not_upstreams

@@ -153,11 +153,7 @@ def builder(name: str, data_dir: Path) -> Any:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         raise unknown from None
-    except (
-        AssertionError,
-        ImportError,
-        ValueError,
-    ) as error:
+    except (AssertionError, ImportError, ValueError) as error:
         # A version that does not exist, or a builder whose code needs what is not installed.
         why = str(error).rpartition('": ')[2]
         raise InputError(f"{name!r}: {why}") from error
