@@ -100,21 +100,20 @@ def run(
     if tensorboard:
         board.check()
     runs = [r for exp in selected for r in sweep.all_runs(exp)]
-    datasets = train.load_data(runs, data_dir)
-    train.check(runs, datasets)
+    with console.status("reading the data, tracing the programs"):
+        datasets = train.load_data(runs, data_dir)
+        train.check(runs, datasets)
     for exp in selected:
         left, total = sweep.work(exp, out, datasets)
-        with stop_on_signals() as stop, Display(console, exp.name, total - left, total) as display:
+        options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
+        with stop_on_signals() as stop:
             try:
-                options: dict[str, Any] = {"stop": stop, "checkpoint_seconds": checkpoint_every}
-                for tick in sweep.run(exp, out, datasets, preset=preset, **options):
-                    display.tick(*tick)
+                with Display(console, exp.name, total - left, total) as display:
+                    for tick in sweep.run(exp, out, datasets, stop=stop, **options):
+                        display.tick(*tick)
             except train.Interrupted:
-                display.__exit__()
-                console.print(
-                    "Stopped; all is saved. To go on: the same command again,\n  "
-                    + " ".join(["python", *sys.argv])
-                )
+                again = records.command()
+                console.print(f"Stopped; all is saved. To go on:\n  {again}", soft_wrap=True)
                 return 128 + (stop.signal or 0)
         if tensorboard:
             board.write(exp, out)
@@ -256,15 +255,15 @@ def _report(
 
 
 def _use_every_core() -> None:
-    """Each core as a device of its own, so that runs stand side by side on a CPU too; see
-    sharding.plan.
-    """
+    """Each core is a device, so that runs stand side by side on a CPU too: see sharding.plan."""
     import jax
 
-    if jax.config.jax_num_cpu_devices < 1 and "xla_force_host" not in os.environ.get(
-        "XLA_FLAGS", ""
-    ):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags:
+        return  # the user's choice
+    limited = hasattr(os, "sched_getaffinity")  # a scheduler may give fewer cores than there are
+    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
 
 
 if __name__ == "__main__":

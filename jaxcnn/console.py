@@ -58,9 +58,6 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def resume(self, folder: Path, step: int) -> None:
-        self._at.setdefault(folder, step)
-
     def tick(self, folder: Path, step: int, row: dict[str, Any] | None, note: str) -> None:
         """A run has come to `step`; `row` is a new point of its curve, `note` a thing to know."""
         if note:

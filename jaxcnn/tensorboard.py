@@ -18,8 +18,7 @@ def check() -> None:
 
 
 def write(experiment: Experiment, root: Path) -> list[Path]:
-    """Event files under root/experiment/tensorboard/arm/run, each made anew; returns their folders.
-    """
+    """Event files, made anew, in root/experiment/tensorboard/arm/run; returns those folders."""
     from tensorboardX import SummaryWriter
 
     written = []

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,9 +44,16 @@ class Interrupted(Exception):
     """Asked to stop; every run in flight has been saved."""
 
 
-def load_data(runs: Iterator[Run] | list[Run], data_dir: Path | None) -> dict[config.Data, Dataset]:
-    """Each data set that the runs name, once."""
-    return {data: sources.load(data, data_dir) for data in dict.fromkeys(r.data for r in runs)}
+def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Dataset]:
+    """The data of the runs; those that differ in augmentation alone are the same arrays."""
+
+    def stored(data: config.Data) -> config.Data:
+        same = ("name", "train_examples", "validation_examples", "split_seed")
+        return config.Data(**{field: getattr(data, field) for field in same})
+
+    wanted = dict.fromkeys(run.data for run in runs)
+    loaded = {s: sources.load(s, data_dir) for s in dict.fromkeys(map(stored, wanted))}
+    return {data: loaded[stored(data)] for data in wanted}
 
 
 def problem_of(run: Run, data: Dataset) -> Problem:
@@ -115,6 +122,7 @@ def train(
     """
     shared = provenance.collect()
     pending = {f: run for f, run in jobs.items() if not records.is_finished(f)}
+    waiting = False
     while pending:
         held_elsewhere = True
         for group in cohorts.group(pending, lambda f: step.static(jobs[f])):
@@ -131,9 +139,11 @@ def train(
                     yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
         pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
         if pending and held_elsewhere:
-            folder = next(iter(pending))
-            yield Tick(folder, 0, note=f"{len(pending)} runs are being trained by another launch")
-            time.sleep(1.0)
+            if not waiting:
+                note = f"waiting for {len(pending)} runs that another launch is training"
+                yield Tick(next(iter(pending)), 0, note=note)
+            waiting = True
+            time.sleep(0.5)
             if stop():
                 raise Interrupted
 
