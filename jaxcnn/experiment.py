@@ -72,7 +72,9 @@ class Prediction:
     source: str = ""  # paper, section, table or figure
 
     def __str__(self) -> str:
-        return f"{self.arm} has {self.direction} {self.measure} than {self.than}"
+        less = "fewer" if self.measure.kind == "steps_to" else "less"
+        word = {"less": less, "greater": "more"}[self.direction]
+        return f"{self.arm} has {word} {self.measure} than {self.than}"
 
 
 @dataclass(frozen=True)

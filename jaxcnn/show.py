@@ -26,6 +26,7 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
 
     console.print(f"[bold]{exp.name}[/]  {exp.claim}\n[dim]{exp.source}; preset {preset}[/]\n")
     fields = Table("field", *bases, box=None, header_style="bold", pad_edge=False)
+    same = ["[dim]=[/]"] * (len(bases) - 1)
     resolved = {arm: _resolved(run) for arm, run in bases.items()}
     for path in config.paths(exp.base):
         if path == "seed":
@@ -35,9 +36,9 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             grid_text = ", ".join(
                 f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path]
             )
-            fields.add_row(path, f"tuned: {grid_text}", *[""] * (len(bases) - 1))
+            fields.add_row(path, f"tuned: {grid_text}", *same)
         elif len(set(values)) == 1:
-            fields.add_row(f"[dim]{path}[/]", values[0], *["[dim]=[/]"] * (len(bases) - 1))
+            fields.add_row(f"[dim]{path}[/]", values[0], *same)
         else:
             fields.add_row(path, *(f"[bold]{v}[/]" for v in values))
     parameters, steps = {}, {}

@@ -41,7 +41,7 @@ def test_show_resolves_what_will_run(command: Launch) -> None:
         r"parameters +61,706 +61,706 +61,706",
         r"steps +300",
         r"seeds 0\.\.9: 30 runs",
-        r"predicts: relu has less steps to 5 % training error than tanh",
+        r"predicts: relu has fewer steps to 5 % training error than tanh",
         r"preset quick: train\.steps=300",
     ):
         assert re.search(said, out), (said, out)
