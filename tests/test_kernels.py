@@ -24,7 +24,7 @@ def whole(seed: int, *shape: int, top: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(-top, top + 1, shape).astype(np.float32)
 
 
-def both(f: Callable[..., Any], reference: Callable[..., Any], *args: np.ndarray) -> list[Any]:
+def both(f: Callable[..., Any], reference: Callable[..., Any], *args: Any) -> list[Any]:
     """[(value, its gradients...) of f, the same of reference], compiled together."""
 
     def one(f: Callable[..., Any]) -> tuple[jax.Array, ...]:
