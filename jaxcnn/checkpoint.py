@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
+from absl import logging as absl_logging
 
 
 class Checkpoints:
     """The checkpoints of one run's folder, the newest two."""
 
     def __init__(self, folder: Path) -> None:
-        logging.set_verbosity(logging.FATAL)  # what goes wrong is raised, and told once
+        # What goes wrong is raised, and told once.
+        absl_logging.set_verbosity(absl_logging.FATAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._folder = folder
         options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)

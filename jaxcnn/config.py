@@ -50,7 +50,20 @@ class Model:
     pool_stride: int | Paper = "paper"
     dropout: float | Paper = "paper"
     initializer: Initializer = "paper"
-    widths: tuple[int, ...] | Paper = "paper"
+    widths: tuple[int, ...] | Paper = "paper"  # hidden layers; LeNet's maps; ResNet's stages
+    head: tuple[int, ...] | Paper = "paper"  # hidden fully-connected layers behind convolutions
+    lrn: Literal["paper", "krizhevsky2012", "caffe"] | None = "paper"
+    batch_norm: bool | Paper = "paper"
+    bn_momentum: float | Paper = "paper"
+    bn_epsilon: float | Paper = "paper"
+    zero_gamma: bool | Paper = "paper"  # the last scale of each residual block starts at 0
+    groups: int | Paper = "paper"  # AlexNet's towers
+    blocks: tuple[int, ...] | Paper = "paper"  # of each stage of a ResNet
+    shortcut: Literal["paper", "A", "B", "C"] | None = "paper"  # None: a plain net
+    stride_at: Literal["paper", "1x1", "3x3"] = "paper"  # in a ResNet's bottleneck
+    side_heads: bool | Paper = "paper"  # GoogLeNet's
+    scan: bool | Paper = "paper"  # a ResNet's equal blocks as one, for compile time
+    remat: bool | Paper = "paper"  # a ResNet's blocks computed twice, for memory
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,7 @@ class Train:
     eval_every: int | None = None  # steps between points of the curve; None: one epoch
     eval_train_examples: int = 5000  # training examples behind each point's training error
     label_smoothing: float = 0.0
+    side_head_weight: float = 0.3  # of each side head's loss, where there are any
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -185,6 +199,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.pool_stride": POSITIVE,
     "model.dropout": SHARE,
     "model.widths": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
+    "model.head": (lambda v: all(n >= 1 for n in v), "all at least 1"),
+    "model.bn_momentum": SHARE,
+    "model.bn_epsilon": (lambda v: v > 0, "above 0"),
+    "model.groups": POSITIVE,
+    "model.blocks": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
     "data.train_examples": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.split_seed": NOT_NEGATIVE,
@@ -208,6 +227,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.eval_every": POSITIVE,
     "train.eval_train_examples": POSITIVE,
     "train.label_smoothing": SHARE,
+    "train.side_head_weight": NOT_NEGATIVE,
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 

@@ -11,7 +11,9 @@ training step of LeNet-5 takes a quarter of the plain one's time (benchmarks/cpu
   values the first, row by row, takes all of it.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import jax
@@ -22,6 +24,23 @@ Pair = tuple[int, int]
 Padding = str | Sequence[Pair]
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Within, what is traced has the operations of `lax` alone: to be read, or to be beaten."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _fast() -> bool:
+    return jax.default_backend() == "cpu" and not _plain.get()
 
 
 def conv(
@@ -38,7 +57,7 @@ def conv(
     """
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
-    if jax.default_backend() != "cpu" or groups > 2:
+    if not _fast() or groups > 2:
         return _lax_conv(x, w, stride, pads, groups=groups)
     if groups == 1:
         return _conv(x, w, stride, pads)
@@ -51,25 +70,9 @@ def max_pool(
 ) -> jax.Array:
     """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window."""
     window, stride, pads = _pooling(x, window, stride, padding)
-    if _tiles(window, stride, pads) and jax.default_backend() == "cpu":
+    if _tiles(window, stride, pads) and _fast():
         return _max_tiles(x, window)
     return lax.reduce_window(x, -jnp.inf, lax.max, *_windows(window, stride, pads))
-
-
-def bias_act_max_pool(
-    y: jax.Array,
-    bias: jax.Array,
-    activation: Callable[[jax.Array], jax.Array],
-    window: int | Pair,
-    stride: int | Pair | None = None,
-    padding: Padding = "VALID",
-) -> jax.Array:
-    """`max_pool(activation(y + bias))` for an activation that never falls; y as x there, bias [C].
-
-    The largest comes first, so that the rest works on a quarter of the values: 14 % of a LeNet-5
-    step. Where `activation` or the sum makes equals of unequals, the largest takes the gradient.
-    """
-    return activation(max_pool(y, window, stride, padding) + bias[None, None, None])
 
 
 def avg_pool(
@@ -77,7 +80,7 @@ def avg_pool(
 ) -> jax.Array:
     """Mean of each window, padding not counted. x [B, H, W, C] -> [B, H', W', C]."""
     window, stride, pads = _pooling(x, window, stride, padding)
-    if _tiles(window, stride, pads) and jax.default_backend() == "cpu":
+    if _tiles(window, stride, pads) and _fast():
         return jnp.mean(_tiled(x, window), (2, 4))
     where = _windows(window, stride, pads)
     total = lax.reduce_window(x, 0.0, lax.add, *where)

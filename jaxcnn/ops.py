@@ -4,12 +4,13 @@ Models use these and never `nn.relu`, `nn.max_pool` or `nn.Dropout` themselves, 
 reaches every place it names. Images are NHWC: B batch, H height, W width, C channels.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcnn import kernels
 from jaxcnn.config import InputError
@@ -52,7 +53,7 @@ INITS: dict[str, Initializer] = {
 POOLS = ("max", "avg", "subsample")
 
 
-def lookup(choices: dict[str, Any], name: str, field: str) -> Any:
+def lookup(choices: Mapping[Any, Any], name: str | None, field: str) -> Any:
     """`choices[name]`, or `InputError` naming the field and its choices."""
     if name not in choices:
         raise InputError(f"{field}: {name!r} is not one of {', '.join(map(repr, choices))}.")
@@ -60,10 +61,12 @@ def lookup(choices: dict[str, Any], name: str, field: str) -> Any:
 
 
 class Conv(nn.Module):
-    """Convolution with bias. x [B, H, W, C] -> [B, h, w, features].
+    """Convolution, with bias unless `use_bias` is off. x [B, H, W, C] -> [B, h, w, features].
 
-    `maps` lists, for each output map, the input maps it is connected to (LeCun 1998, Table 1); only
-    those kernels exist as parameters. None connects all.
+    `padding` is a number of pixels on every side, as the papers count it, never 'SAME': at stride 2
+    those differ. `groups` splits the channels (Krizhevsky 2012, section 3.5). `maps` lists, for
+    each output map, the input maps it is connected to (LeCun 1998, Table 1); only those kernels
+    exist as parameters. None connects all.
     """
 
     features: int
@@ -72,6 +75,10 @@ class Conv(nn.Module):
     initializer: str = "lecun_normal"
     maps: tuple[tuple[int, ...], ...] | None = None
     dtype: Any = jnp.float32
+    stride: int = 1
+    groups: int = 1
+    use_bias: bool = True
+    bias: float = 0.0  # its initial value
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -81,14 +88,26 @@ class Conv(nn.Module):
                 f"{self.name}: its {k}x{k} window is larger than the {height}x{width} map before"
                 " it; take larger images (data.pad) or a smaller model.pool_window or pool_stride."
             )
+        if c % self.groups or self.features % self.groups:
+            raise InputError(
+                f"model.groups: {self.groups} does not divide the {c} input and {self.features}"
+                f" output maps of {self.name}."
+            )
         init = lookup(INITS, self.initializer, "model.initializer")
         if self.maps is None:
-            kernel = self.param("kernel", init, (k, k, c, self.features))
+            kernel = self.param("kernel", init, (k, k, c // self.groups, self.features))
         else:
             kernel = self._partial(init, self.maps, c)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        pad = (self.padding, self.padding)
-        y = kernels.conv(x.astype(self.dtype), kernel.astype(self.dtype), padding=(pad, pad))
+        y = kernels.conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            padding=((self.padding, self.padding),) * 2,
+            groups=self.groups,
+        )
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.constant(self.bias), (self.features,))
         return y + bias.astype(self.dtype)[None, None, None]
 
     def _partial(self, init: Initializer, maps: tuple[tuple[int, ...], ...], c: int) -> jax.Array:
@@ -109,14 +128,82 @@ class Conv(nn.Module):
         return dense.at[:, :, inputs, outputs].set(packed)
 
 
-def dense(features: int, init: str, dtype: Any, name: str) -> nn.Dense:
-    """A fully-connected layer, x [B, D] -> [B, features]."""
-    kernel_init = lookup(INITS, init, "model.initializer")
-    return nn.Dense(features, kernel_init=kernel_init, dtype=dtype, name=name)
+def dense(features: int, init: str, dtype: Any, name: str, bias: float = 0.0) -> nn.Dense:
+    """A fully-connected layer, x [B, D] -> [B, features]; `bias` is the initial value of its
+    biases.
+    """
+    return nn.Dense(
+        features,
+        kernel_init=lookup(INITS, init, "model.initializer"),
+        bias_init=nn.initializers.constant(bias),
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
+
+    `momentum` is the share of the old running statistics that is kept, 1 minus PyTorch's; the
+    running variance is that of the batch, divided by n, where PyTorch's is divided by n - 1.
+    Statistics are taken in float32 whatever the dtype. `zero_gamma` starts the scale at 0 (Goyal et
+    al. 2017, section 5.1).
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    zero_gamma: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        scale = nn.initializers.zeros if self.zero_gamma else nn.initializers.ones
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            scale_init=scale,
+            dtype=self.dtype,
+        )
+        # Its parameters are this module's own: conv1_bn/scale, not conv1_bn/BatchNorm_0/scale.
+        nn.share_scope(self, norm)
+        return norm(x)
+
+
+class LRN(NamedTuple):
+    """Local response normalisation: x / (k + alpha sum of n squares)^beta, over n neighbouring
+    maps. The paper's alpha is not divided by n; PyTorch's, Caffe's and ONNX's is.
+    """
+
+    n: int
+    k: float
+    alpha: float
+    beta: float
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B, H, W, C] -> the same."""
+        squares = jnp.square(x.astype(jnp.float32))
+        before, c = self.n // 2, x.shape[-1]
+        padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (before, self.n - 1 - before)))
+        total = sum((padded[..., i : i + c] for i in range(1, self.n)), padded[..., :c])
+        base = self.k + self.alpha * total
+        # Krizhevsky's power without a logarithm, which takes most of the time on a CPU.
+        root = lax.rsqrt(base)
+        power = root * jnp.sqrt(root) if self.beta == 0.75 else base**-self.beta
+        return x * power.astype(x.dtype)
+
+
+LRNS: dict[str | None, Callable[[jax.Array], jax.Array]] = {
+    None: lambda x: x,
+    "krizhevsky2012": LRN(n=5, k=2.0, alpha=1e-4, beta=0.75),  # section 3.3
+    # bvlc_alexnet's and bvlc_googlenet's graphs: alpha 1e-4 over n = 5, a fifth of the paper's
+    "caffe": LRN(n=5, k=1.0, alpha=1e-4 / 5, beta=0.75),
+}
 
 
 class Pool(nn.Module):
-    """Pooling by kind. x [B, H, W, C] -> [B, h, w, C], h = (H - window) // stride + 1.
+    """Pooling by kind. x [B, H, W, C] -> [B, h, w, C], h = (H + 2 padding - window) / stride + 1,
+    rounded down, or up where `ceil`. Padding counts neither for the largest nor for the mean.
 
     'subsample' is LeCun's: the window's sum times a trainable coefficient plus a trainable bias,
     one of each a map, then the activation (LeCun 1998, section II.B). 'max' and 'avg' have no
@@ -128,16 +215,19 @@ class Pool(nn.Module):
     stride: int
     activation: str = "identity"
     initializer: str = "lecun_normal"
+    padding: int = 0
+    ceil: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         n, _, height, width = self.window, *x.shape[:3]
-        if n > min(height, width):
+        if n > min(height, width) + 2 * self.padding:
             map_size = f"{height}x{width} map before {self.name}"
             raise InputError(f"model.pool_window: {n} is larger than the {map_size}.")
+        pads = (self._pads(height), self._pads(width))
         if self.kind == "max":
-            return kernels.max_pool(x, n, self.stride)
-        mean = kernels.avg_pool(x, n, self.stride)
+            return kernels.max_pool(x, n, self.stride, pads)
+        mean = kernels.avg_pool(x, n, self.stride, pads)
         if self.kind == "avg":
             return mean
         lookup(dict.fromkeys(POOLS), self.kind, "model.pool")
@@ -148,6 +238,14 @@ class Pool(nn.Module):
         y = mean * (n * n) * coefficient.astype(x.dtype)[None, None, None]
         y = y + bias.astype(x.dtype)[None, None, None]
         return lookup(ACTIVATIONS, self.activation, "model.activation")(y)
+
+    def _pads(self, size: int) -> tuple[int, int]:
+        """Before and after; rounding up adds behind, but no window that would see padding alone."""
+        out = -(-(size + 2 * self.padding - self.window) // self.stride) + 1
+        if (out - 1) * self.stride >= size + self.padding:
+            out -= 1
+        more = (out - 1) * self.stride + self.window - size - self.padding
+        return self.padding, max(self.padding, more) if self.ceil else self.padding
 
 
 class Dropout(nn.Module):

@@ -28,6 +28,7 @@ TRACED = (
     "model.dropout",
     "data.noise",
     "train.label_smoothing",
+    "train.side_head_weight",
 )
 
 Numbers = dict[str, Any]
@@ -122,15 +123,21 @@ def train_step(
     mask = jnp.ones(labels.shape, jnp.float32)
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
-        (logits, _), updates = model.apply(
+        (logits, extras), updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             x,
             train=True,
             rngs=rngs,
             mutable=["batch_stats"],
         )
-        sums = losses.classification(logits, labels, mask, values["label_smoothing"])
-        return sums["loss"] / labels.shape[0], (sums, updates.get("batch_stats", {}))
+        smoothing = values["label_smoothing"]
+        sums = losses.classification(logits, labels, mask, smoothing)
+        total = sums["loss"]
+        for name, side in extras.items():
+            if name.startswith("side_"):  # what a side head adds is no part of the curve
+                side_loss = losses.classification(side, labels, mask, smoothing)["loss"]
+                total += values["side_head_weight"] * side_loss
+        return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
 
     (_, (sums, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
     optimizer = optim.optimizer(run.optim, values, problem.steps)

@@ -201,20 +201,20 @@ def test_the_first_of_equals_takes_the_gradient() -> None:
     np.testing.assert_array_equal(gradient, want)
 
 
-@pytest.mark.parametrize("activation", [jax.nn.relu, jnp.tanh, lambda x: x])
-def test_pooling_before_the_activation_is_the_same_function(activation: Any) -> None:
-    random = np.random.default_rng(0)
-    y, b = (random.normal(size=s).astype(np.float32) for s in ((3, 9, 8, 5), (5,)))
-    for ours, theirs in zip(
-        *both(
-            lambda y, b: kernels.bias_act_max_pool(y, b, activation, 2),
-            lambda y, b: kernels.max_pool(activation(y + b[None, None, None]), 2),
-            y,
-            b,
-        ),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+def test_plain_traces_the_operations_of_lax_alone() -> None:
+    """And gives the same numbers; outside of it the formulations of this file are traced."""
+    x, w = whole(0, 2, 8, 8, 3), whole(1, 3, 3, 3, 4)
+
+    def f(x: jax.Array, w: jax.Array) -> jax.Array:
+        return kernels.max_pool(kernels.conv(x, w), 2)
+
+    with kernels.plain():
+        text = str(jax.make_jaxpr(lambda x, w: f(x, w))(x, w))
+        plain = f(x, w)
+    assert "conv_general_dilated" in text and "reduce_window_max" in text
+    assert "custom_vjp" not in text
+    assert "custom_vjp" in str(jax.make_jaxpr(lambda x, w: f(x, w))(x, w))
+    np.testing.assert_array_equal(f(x, w), plain)
 
 
 def test_a_window_larger_than_the_picture_is_an_error() -> None:

@@ -211,7 +211,7 @@ def test_what_cannot_be_built_is_named(
 
 
 def test_list_models_takes_a_wildcard() -> None:
-    assert models.list_models("lenet*") == ["lenet5", "lenet5_1998"]
+    assert models.list_models("lenet*") == ["lenet1", "lenet4", "lenet5", "lenet5_1998"]
     assert "mlp" in models.list_models()
 
 
@@ -224,6 +224,9 @@ def test_bfloat16_computes_in_half_and_keeps_parameters_whole() -> None:
 
 def test_every_model_has_only_knobs_of_the_config() -> None:
     own = {"classes", "dtype", "padding", "c3_maps", "rbf", "parent", "name"}
-    for name, (module, _) in models.MODELS.items():
+    own |= {"layers", "head_bias", "pool_first", "dropout_first", "ceil"}
+    own |= {"last_pool_window", "output_dropout", "conv_bias", "five", "side_pool"}
+    own |= {"transform_input", "bottleneck", "stem", "zeros_at"}
+    for name, (module, _, _) in models.MODELS.items():
         fields = {f.name for f in dataclasses.fields(module)}
         assert fields - own <= set(models.KNOBS), name

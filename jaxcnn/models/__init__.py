@@ -2,19 +2,38 @@
 
 import dataclasses
 import fnmatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from jaxcnn import config
 from jaxcnn.config import InputError
-from jaxcnn.models.lenet import LENETS, LeNet5
+from jaxcnn.models.alexnet import ALEXNETS, AlexNet
+from jaxcnn.models.googlenet import GOOGLENETS, GoogLeNet
+from jaxcnn.models.lenet import LENETS, LeNet
 from jaxcnn.models.mlp import MLP, MLPS
+from jaxcnn.models.resnet import RESNETS, ResNet
+from jaxcnn.models.vgg import VGGS, VGGNet
 
-# name -> (module, the fields in which the named form differs from the module's defaults)
-MODELS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
-    **{name: (LeNet5, row) for name, row in LENETS.items()},
-    **{name: (MLP, row) for name, row in MLPS.items()},
+
+class Architecture(NamedTuple):
+    module: type[nn.Module]
+    image: tuple[int, int, int]  # H, W, C of the paper's input
+    row: dict[str, Any]  # the fields in which the named form differs from the module's defaults
+
+
+FAMILIES: dict[type[nn.Module], dict[str, tuple[tuple[int, int, int], dict[str, Any]]]] = {
+    LeNet: LENETS,
+    MLP: MLPS,
+    AlexNet: ALEXNETS,
+    VGGNet: VGGS,
+    GoogLeNet: GOOGLENETS,
+    ResNet: RESNETS,
+}
+MODELS: dict[str, Architecture] = {
+    name: Architecture(module, *row)
+    for module, rows in FAMILIES.items()
+    for name, row in rows.items()
 }
 KNOBS = tuple(f.name for f in dataclasses.fields(config.Model) if f.name != "name")
 
@@ -34,7 +53,7 @@ def create_model(name: str, **fields: Any) -> nn.Module:
         raise InputError(
             f"model.name: {name!r} is no model.{hint} The models: {', '.join(list_models())}."
         )
-    module, row = MODELS[name]
+    module, _, row = MODELS[name]
     known = {f.name for f in dataclasses.fields(module)} - {"parent", "name"}
     for field in fields:
         if field not in known:

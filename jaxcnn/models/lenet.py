@@ -1,6 +1,10 @@
 """LeNet-5: LeCun, Bottou, Bengio, Haffner 1998, Gradient-based learning applied to document
 recognition, Proceedings of the IEEE 86(11):2278-2324, section II.B and Figure 2.
 
+LeNet-1 is that of LeCun et al. 1990, Handwritten digit recognition with a back-propagation network,
+NIPS 2, with its 2,578 parameters. LeNet-4 is described in a sentence of the 1998 paper (section
+III.C.6), which does not fix its connections; see the row.
+
 | layer | notes' form | LeCun 1998 |
 |---|---|---|
 | C1 6@28x28, 5x5 | 156 | 156 |
@@ -55,12 +59,19 @@ def codes() -> jax.Array:
     )
 
 
-class LeNet5(nn.Module):
-    """The defaults are the notes' form; `LENETS` has LeCun's.
+# LeCun 1990: 20 kernels between 4 and 12 maps, the two halves alike.
+LENET1_MAPS = (
+    *((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1)),
+    *((2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3)),
+)
+
+
+class LeNet(nn.Module):
+    """The defaults are the notes' form of LeNet-5; `LENETS` has LeCun's.
 
     Departures, both named by the notes: the notes' form connects all of C3, averages in S2 and S4
     without weights, and ends in a linear layer. Dropout is no part of either; where asked for, it
-    follows C5 and F6.
+    follows C5 and F6, as batch normalisation and LRN follow the convolutions.
     """
 
     classes: int = 10
@@ -70,6 +81,12 @@ class LeNet5(nn.Module):
     pool_stride: int = 2
     dropout: float | jax.Array = 0.0
     initializer: str = "glorot_uniform"
+    widths: tuple[int, ...] = (6, 16)  # maps of C1 and C3
+    head: tuple[int, ...] = (120, 84)  # C5 and F6
+    lrn: str | None = None
+    batch_norm: bool = False
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
     padding: int = 2  # the notes pad 28x28 pictures by 2 in C1; LeCun's pictures are 32x32
     c3_maps: tuple[tuple[int, ...], ...] | None = None
     rbf: bool = False
@@ -86,38 +103,52 @@ class LeNet5(nn.Module):
             )
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
 
-        def conv(features: int, name: str, padding: int = 0, maps: Any = None) -> ops.Conv:
-            return ops.Conv(features, 5, padding, self.initializer, maps, self.dtype, name=name)
+        if len(self.widths) != 2 or len(self.head) > 2:
+            raise InputError(
+                f"model.widths, model.head: {self.widths}, {self.head}; a LeNet has two"
+                " convolutions and at most two hidden fully-connected layers."
+            )
+        lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
+        init, moments = self.initializer, (self.bn_momentum, self.bn_epsilon)
+
+        def conv(x: jax.Array, features: int, name: str, padding: int, maps: Any) -> jax.Array:
+            x = ops.Conv(features, 5, padding, init, maps, self.dtype, name=name)(x)
+            if self.batch_norm:
+                x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"{name}_bn")(x, train=train)
+            return lrn(act(x))
 
         def pool(name: str) -> ops.Pool:
             size = (self.pool_window, self.pool_stride)
-            return ops.Pool(self.pool, *size, self.activation, self.initializer, name=name)
+            return ops.Pool(self.pool, *size, self.activation, init, name=name)
 
-        x = act(conv(6, "C1", padding=self.padding)(x))
+        x = conv(x, self.widths[0], "C1", self.padding, None)
         x = pool("S2")(x)
-        x = act(conv(16, "C3", maps=self.c3_maps)(x))
+        x = conv(x, self.widths[1], "C3", 0, self.c3_maps)
         x = pool("S4")(x)
         x = x.reshape(x.shape[0], -1)
-        x = act(ops.dense(120, self.initializer, self.dtype, "C5")(x))
-        x = ops.Dropout(self.dropout)(x, train=train)
-        x = act(ops.dense(84, self.initializer, self.dtype, "F6")(x))
-        x = ops.Dropout(self.dropout)(x, train=train)
+        for width, name in zip(self.head, ("C5", "F6"), strict=False):
+            x = act(ops.dense(width, init, self.dtype, name)(x))
+            x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
-            return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), {}
+            return ops.dense(self.classes, init, self.dtype, "output")(x), {}
         # Equation 7: squared distances to the codes; the nearest wins, so they are logits with a
         # minus.
         distance = jnp.sum((x.astype(jnp.float32)[:, None] - codes()[None]) ** 2, axis=-1)
         return -distance, {}
 
 
-LENETS: dict[str, dict[str, Any]] = {
-    "lenet5": {},
-    "lenet5_1998": {
-        "activation": "scaled_tanh",
-        "pool": "subsample",
-        "initializer": "lecun1998",
-        "padding": 0,
-        "c3_maps": C3_MAPS,
-        "rbf": True,
-    },
+_1998 = {
+    "activation": "scaled_tanh",
+    "pool": "subsample",
+    "initializer": "lecun1998",
+    "padding": 0,
+}
+
+LENETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
+    "lenet5": ((28, 28, 1), {}),
+    "lenet5_1998": ((32, 32, 1), {**_1998, "c3_maps": C3_MAPS, "rbf": True}),
+    "lenet1": ((28, 28, 1), {**_1998, "widths": (4, 12), "head": (), "c3_maps": LENET1_MAPS}),
+    # The paper's has two sub-sampling maps to each of its four first maps, and some of C3's
+    # connections, so that it ends near 17,000 parameters; this one has one map and all connections.
+    "lenet4": ((32, 32, 1), {**_1998, "widths": (4, 16), "head": (120,)}),
 }

@@ -19,6 +19,9 @@ class MLP(nn.Module):
     activation: str = "scaled_tanh"
     dropout: float | jax.Array = 0.0
     initializer: str = "lecun1998"
+    batch_norm: bool = False
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -27,9 +30,13 @@ class MLP(nn.Module):
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths, start=1):
-            x = act(ops.dense(width, self.initializer, self.dtype, f"fc{i}")(x))
+            x = ops.dense(width, self.initializer, self.dtype, f"fc{i}")(x)
+            if self.batch_norm:
+                moments = (self.bn_momentum, self.bn_epsilon)
+                x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"fc{i}_bn")(x, train=train)
+            x = act(x)
             x = ops.Dropout(self.dropout)(x, train=train)
         return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), {}
 
 
-MLPS: dict[str, dict[str, Any]] = {"mlp": {}}
+MLPS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {"mlp": ((28, 28, 1), {})}

@@ -1,0 +1,97 @@
+"""VGG: Simonyan, Zisserman 2015, Very deep convolutional networks for large-scale image
+recognition, ICLR, arXiv:1409.1556, section 2 and Table 1.
+
+| configuration | A, A-LRN | B | C | D | E |
+|---|---|---|---|---|---|
+| layers with weights | 11 | 13 | 16 | 16 | 19 |
+| parameters | 132,863,336 | 133,047,848 | 133,638,952 | 138,357,544 | 143,667,240 |
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import ops
+
+# Table 1: maps of each 3x3 convolution, 1x1 where a row says so; "|" is a pooling.
+VGG = {
+    "A": "64 | 128 | 256 256 | 512 512 | 512 512",
+    "B": "64 64 | 128 128 | 256 256 | 512 512 | 512 512",
+    "C": "64 64 | 128 128 | 256 256 256/1 | 512 512 512/1 | 512 512 512/1",
+    "D": "64 64 | 128 128 | 256 256 256 | 512 512 512 | 512 512 512",
+    "E": "64 64 | 128 128 | 256 256 256 256 | 512 512 512 512 | 512 512 512 512",
+}
+
+
+class VGGNet(nn.Module):
+    """Convolutions by `layers`, then fully-connected ones of `head`.
+
+    LRN stands after conv1_1, as in A-LRN; dropout after each layer of the head (section 3.1); batch
+    normalisation, torchvision's, between a convolution and its activation. Initial weights are
+    Glorot's, which section 3.1 names as the better way than its own pre-training of A.
+    """
+
+    classes: int = 1000
+    layers: str = VGG["D"]
+    head: tuple[int, ...] = (4096, 4096)
+    activation: str = "relu"
+    pool: str = "max"
+    pool_window: int = 2
+    pool_stride: int = 2
+    dropout: float | jax.Array = 0.5
+    lrn: str | None = None
+    batch_norm: bool = False
+    bn_momentum: float = 0.9
+    bn_epsilon: float = 1e-5
+    initializer: str = "glorot_uniform"
+    ceil: bool = False  # map sizes after a pooling are rounded up
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """x [B, H, W, C] -> logits [B, K]."""
+        act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
+        lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
+        init, dtype = self.initializer, self.dtype
+        for stage, row in enumerate(self.layers.split("|"), start=1):
+            for i, layer in enumerate(row.split(), start=1):
+                features, _, window = layer.partition("/")
+                k = int(window or 3)
+                name = f"conv{stage}_{i}"
+                x = ops.Conv(int(features), k, k // 2, init, dtype=dtype, name=name)(x)
+                if self.batch_norm:
+                    moments = (self.bn_momentum, self.bn_epsilon)
+                    x = ops.BatchNorm(*moments, dtype=dtype, name=f"{name}_bn")(x, train=train)
+                x = act(x)
+                if name == "conv1_1":
+                    x = lrn(x)
+            size = (self.pool_window, self.pool_stride)
+            x = ops.Pool(
+                self.pool, *size, self.activation, init, ceil=self.ceil, name=f"pool{stage}"
+            )(x)
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate(self.head, start=6):
+            x = act(ops.dense(width, init, dtype, f"fc{i}")(x))
+            x = ops.Dropout(self.dropout)(x, train=train)
+        return ops.dense(self.classes, init, dtype, f"fc{6 + len(self.head)}")(x), {}
+
+
+_DEPTHS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+# At 32 pixels the last map is 1x1x512; rounding up makes equal maps of 3x3/2 and 2x2/2 pooling.
+_CIFAR = {"batch_norm": True, "head": (512,), "classes": 10, "ceil": True}
+
+VGGS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
+    **{name: ((224, 224, 3), {"layers": VGG[row]}) for name, row in _DEPTHS.items()},
+    **{
+        f"{name}_bn": ((224, 224, 3), {"layers": VGG[row], "batch_norm": True})
+        for name, row in _DEPTHS.items()
+    },
+    "vgg11_lrn": ((224, 224, 3), {"layers": VGG["A"], "lrn": "krizhevsky2012"}),
+    "vgg16_c": ((224, 224, 3), {"layers": VGG["C"]}),
+    **{
+        f"{name}_cifar": ((32, 32, 3), {"layers": VGG[row], **_CIFAR})
+        for name, row in _DEPTHS.items()
+    },
+}
