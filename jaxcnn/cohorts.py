@@ -79,7 +79,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
     """The program of a cohort. `run` is `step.static` of any of its members."""
 
     def init(values: Numbers) -> Carry:
-        return Carry(step.init_state(run, problem, values), losses.zeros())
+        return Carry(step.init_state(run, problem, values), losses.zeros(run.train.objective))
 
     def advance(
         carry: Carry,
@@ -112,7 +112,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             new = step.eval_step(run, problem, state, images, labels, moments, mask)
             return jax.tree.map(jnp.add, sums, new)
 
-        return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros())
+        return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))
 
     side_by_side = functools.partial(_side_by_side, mesh)
     return Program(

@@ -30,6 +30,7 @@ Initializer = Literal[
     "he_uniform",
     "he_normal",
     "normal_0.01",
+    "normal_0.05",
 ]
 
 T = TypeVar("T")
@@ -51,6 +52,8 @@ class Model:
     dropout: float | Paper = "paper"
     initializer: Initializer = "paper"
     widths: tuple[int, ...] | Paper = "paper"  # hidden layers; LeNet's maps; ResNet's stages
+    code_activation: Activation = "paper"  # an autoencoder's innermost layer
+    tied: bool | Paper = "paper"  # its decoders have the weights of its encoders
     head: tuple[int, ...] | Paper = "paper"  # hidden fully-connected layers behind convolutions
     lrn: Literal["paper", "krizhevsky2012", "caffe"] | None = "paper"
     batch_norm: bool | Paper = "paper"
@@ -112,6 +115,9 @@ class Train:
     eval_train_examples: int = 5000  # training examples behind each point's training error
     label_smoothing: float = 0.0
     side_head_weight: float = 0.3  # of each side head's loss, where there are any
+    # reconstruction: an autoencoder's, by squared error; its loss is that of a picture, summed
+    objective: Literal["classification", "reconstruction"] = "classification"
+    greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -228,6 +234,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.eval_train_examples": POSITIVE,
     "train.label_smoothing": SHARE,
     "train.side_head_weight": NOT_NEGATIVE,
+    "train.greedy": SHARE,
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 

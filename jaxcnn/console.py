@@ -67,7 +67,7 @@ class Display:
         self._at[folder] = max(step, self._at.get(folder, 0))
         if row is not None:
             split = "validation" if "validation" in row else "train"
-            self._errors[folder] = f"{split} error {100 * row[split]['error']:.1f} %"
+            self._errors[folder] = f"{split} {_quality(row[split])}"
         news = f"{folder.parent.name} {folder.name.split('-')[0]}  step {step}"
         if folder in self._errors:
             news += f"  {self._errors[folder]}"
@@ -77,6 +77,12 @@ class Display:
             self._spoke = time.monotonic()
             share = 100 * done / max(1, self._total)
             self._console.print(f"{self._title}: {share:3.0f} % of {self._total} run-steps; {news}")
+
+
+def _quality(means: dict[str, Any]) -> str:
+    if "error" in means:
+        return f"error {100 * means['error']:.1f} %"
+    return f"loss {means['loss']:.3g}"
 
 
 class Stop:

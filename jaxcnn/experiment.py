@@ -125,9 +125,14 @@ class Experiment:
             change(bare, changes)
 
     def measures(self) -> tuple[Measure, ...]:
-        """What the table shows: the predictions' measures, in order, and always the test error."""
+        """What the table shows: the predictions' measures, in order, and always the test error, or
+        the test loss where nothing is classified.
+        """
         named = [p.measure for p in self.predictions]
-        return tuple(dict.fromkeys([*named, Measure("final", "test")]))
+        rebuilds = self.base.train.objective == "reconstruction"
+        return tuple(
+            dict.fromkeys([*named, Measure("final", "test", "loss" if rebuilds else "error")])
+        )
 
 
 def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:

@@ -1,4 +1,7 @@
-"""Losses and counts. A step returns sums and a count, never means; the host divides once."""
+"""Losses and counts. A step returns sums and a count, never means; the host divides once.
+
+Sums have 'loss' and 'count', those of a classifier 'errors' too.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +29,23 @@ def classification(
     }
 
 
-def zeros() -> Sums:
-    return {"loss": jnp.zeros(()), "errors": jnp.zeros(()), "count": jnp.zeros(())}
+def reconstruction(output: jax.Array, target: jax.Array, mask: jax.Array) -> Sums:
+    """Squared error of a picture, summed over its pixels (Hinton & Salakhutdinov 2006). output and
+    target [B, D], mask [B] -> sums [].
+    """
+    loss = jnp.sum(jnp.square((output - target).astype(jnp.float32)), axis=-1)
+    return {"loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "count": jnp.sum(mask)}
+
+
+def zeros(objective: str) -> Sums:
+    names = ("loss", "count") if objective == "reconstruction" else ("loss", "errors", "count")
+    return {name: jnp.zeros(()) for name in names}
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:
     """On the host: {"loss": mean, "error": share, "count": examples}."""
     count = float(sums["count"])
-    return {
-        "loss": float(sums["loss"]) / count,
-        "error": float(sums["errors"]) / count,
-        "count": int(count),
-    }
+    found = {"loss": float(sums["loss"]) / count, "count": int(count)}
+    if "errors" in sums:
+        found["error"] = float(sums["errors"]) / count
+    return found

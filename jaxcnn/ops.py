@@ -48,6 +48,7 @@ INITS: dict[str, Initializer] = {
     "he_uniform": nn.initializers.he_uniform(),
     "he_normal": nn.initializers.he_normal(),
     "normal_0.01": nn.initializers.normal(0.01),  # Krizhevsky 2012, section 5
+    "normal_0.05": nn.initializers.normal(0.05),
 }
 
 POOLS = ("max", "avg", "subsample")

@@ -4,16 +4,19 @@ runs side by side and sharding are applied outside, in cohorts.py.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxcnn import losses, models, optim
-from jaxcnn.config import Run, get, override
+from jaxcnn.config import InputError, Run, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
+from jaxcnn.models.autoencoder import AUTOENCODERS
 
 # Every key is fold_in(key(seed), purpose), then the step or epoch: none is stored, and a new
 # purpose at the end of the list moves no other.
@@ -99,6 +102,14 @@ def epoch_order(run: Run, problem: Problem, values: Numbers, epoch: jax.Array) -
     return jax.random.permutation(order, problem.train_examples)
 
 
+def greedy_ends(run: Run, problem: Problem) -> list[int]:
+    """Layer-wise training: the step at which each layer is done, the first first; [] for none."""
+    if not run.train.greedy:
+        return []
+    layers = len(_model(run, problem, {}).widths)
+    return [round(run.train.greedy * problem.steps * k / layers) for k in range(1, layers + 1)]
+
+
 def train_step(
     run: Run,
     problem: Problem,
@@ -121,27 +132,45 @@ def train_step(
     rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
     model = _model(run, problem, values)
     mask = jnp.ones(labels.shape, jnp.float32)
+    rebuilds = run.train.objective == "reconstruction"
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
-        (logits, extras), updates = model.apply(
+        (output, extras), updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             x,
             train=True,
             rngs=rngs,
             mutable=["batch_stats"],
         )
-        smoothing = values["label_smoothing"]
-        sums = losses.classification(logits, labels, mask, smoothing)
+        if rebuilds:
+            sums = losses.reconstruction(output, x.reshape(output.shape), mask)
+        else:
+            sums = losses.classification(output, labels, mask, values["label_smoothing"])
         total = sums["loss"]
         for name, side in extras.items():
             if name.startswith("side_"):  # what a side head adds is no part of the curve
-                side_loss = losses.classification(side, labels, mask, smoothing)["loss"]
-                total += values["side_head_weight"] * side_loss
+                more = losses.classification(side, labels, mask, values["label_smoothing"])
+                total += values["side_head_weight"] * more["loss"]
         return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
 
-    (_, (sums, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
+        """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
+        output, extras = model.apply({"params": params}, x, train=True, layer=k)
+        sums = losses.reconstruction(output, extras["target"], mask)
+        nothing = losses.zeros(run.train.objective)
+        return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
+
+    layers = len(greedy_ends(run, problem))
+    stage = jnp.sum(state.step >= jnp.array(greedy_ends(run, problem), jnp.int32))
+    gradients: list[Any] = [
+        jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, layers + 1)
+    ]
+    gradients.append(jax.grad(loss, has_aux=True))
+    grads, (sums, batch_stats) = lax.switch(stage, gradients, state.params)
     optimizer = optim.optimizer(run.optim, values, problem.steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    if layers:
+        updates = _held(updates, stage, layers)
     params = optax.apply_updates(state.params, updates)
     return State(state.step + 1, params, batch_stats, opt_state), sums
 
@@ -159,10 +188,48 @@ def eval_step(
     x = augment.evaluate_view(images, run.data, *moments)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits, _ = _model(run, problem, {}).apply(variables, x, train=False)
+    if run.train.objective == "reconstruction":
+        return losses.reconstruction(logits, x.reshape(logits.shape), mask)
     return losses.classification(logits, labels, mask)
 
 
 def _model(run: Run, problem: Problem, values: Numbers) -> Any:
     dropout = {} if run.model.dropout in (0, "paper") else {"dropout": values.get("dropout", 0.0)}
     dtype = jnp.dtype(run.train.precision)
-    return models.from_config(run.model, problem.classes, dtype=dtype, **dropout)
+    fields: dict[str, Any] = {"dtype": dtype, **dropout}
+    rebuilds = run.train.objective == "reconstruction"
+    if rebuilds or run.train.greedy:
+        _check_autoencoder(run)
+    if run.model.name in AUTOENCODERS:
+        fields["decoders"] = rebuilds or run.train.greedy > 0
+    return models.from_config(run.model, 0 if rebuilds else problem.classes, **fields)
+
+
+def _check_autoencoder(run: Run) -> None:
+    asked = (
+        f"train.greedy: {run.train.greedy}"
+        if run.train.greedy
+        else "train.objective: reconstruction"
+    )
+    if run.model.name not in AUTOENCODERS:
+        raise InputError(
+            f"{asked} needs a model with decoders; model.name is {run.model.name!r}, not one of"
+            f" {', '.join(AUTOENCODERS)}."
+        )
+    if run.data.normalize != "unit":
+        raise InputError(
+            f"{asked} needs pixels in [0, 1]: data.normalize 'unit', not {run.data.normalize!r}."
+        )
+
+
+def _held(updates: Any, stage: jax.Array, layers: int) -> Any:
+    """The updates, zero outside of the layer that stage trains, as long as it trains one: momentum
+    left from its own stage must not move a layer that is done.
+    """
+
+    def own(path: Any, update: jax.Array) -> jax.Array:
+        names = [(f"fc{k}", f"decoder{k}") for k in range(1, layers + 1)]
+        mine = next((i for i, pair in enumerate(names) if path[0].key in pair), layers)
+        return jnp.where((stage == mine) | (stage == layers), update, jnp.zeros_like(update))
+
+    return jax.tree_util.tree_map_with_path(own, updates)

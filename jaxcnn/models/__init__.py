@@ -9,6 +9,7 @@ import flax.linen as nn
 from jaxcnn import config
 from jaxcnn.config import InputError
 from jaxcnn.models.alexnet import ALEXNETS, AlexNet
+from jaxcnn.models.autoencoder import AUTOENCODERS, Autoencoder
 from jaxcnn.models.googlenet import GOOGLENETS, GoogLeNet
 from jaxcnn.models.lenet import LENETS, LeNet
 from jaxcnn.models.mlp import MLP, MLPS
@@ -25,6 +26,7 @@ class Architecture(NamedTuple):
 FAMILIES: dict[type[nn.Module], dict[str, tuple[tuple[int, int, int], dict[str, Any]]]] = {
     LeNet: LENETS,
     MLP: MLPS,
+    Autoencoder: AUTOENCODERS,
     AlexNet: ALEXNETS,
     VGGNet: VGGS,
     GoogLeNet: GOOGLENETS,
