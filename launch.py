@@ -9,13 +9,15 @@ Examples:
   python launch.py run relu_vs_sigmoid --arms relu tanh --set train.epochs=3
   python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
   python launch.py prepare cifar10                         fetch a TFDS data set
+  python launch.py table layers lenet5                     every layer: parameters, MACs, field
+  python launch.py plot architectures                      accuracy against operations
 """
 
 import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -40,6 +42,12 @@ Settings = Annotated[
 ]
 Out = Annotated[Path, arg(metavar="DIR", help="Folder of the records.")]
 DataDir = Annotated[Path | None, arg(metavar="DIR", help="TFDS's folder; else TFDS_DATA_DIR.")]
+
+Kind = Annotated[
+    Positional[Literal["layers", "architectures", "published", "errata"]],
+    arg(help="What the table is of."),
+]
+Format = Literal["terminal", "markdown", "csv", "latex"]
 
 console = Console(highlight=False)
 
@@ -154,12 +162,81 @@ def prepare(
     preparation.prepare(name, data_dir, archives, console.print)
 
 
+def table(
+    kind: Kind,
+    names: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="MODEL...", help="For layers and architectures; the latter take wildcards."),
+    ] = (),
+    settings: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(name="set", metavar="PATH=VALUE", help="layers: change a knob, e.g. model.pool=max."),
+    ] = (),
+    classes: Annotated[int | None, arg(help="layers: how many.")] = None,
+    size: Annotated[int | None, arg(help="layers: pixels on a side, not the paper's.")] = None,
+    format: Annotated[
+        Format | None, arg(help="In place of terminal, or of all three files.")
+    ] = None,
+    out: Annotated[
+        Path | None, arg(metavar="DIR", help="Write Markdown, CSV and LaTeX there.")
+    ] = None,
+) -> None:
+    """What can be calculated, without training: layers of a model, architectures side by side with
+    published errors, all published errors, the notes' errata.
+
+    Example: python launch.py table layers vgg16 --format markdown
+    """
+    if kind != "layers" and (settings or classes is not None or size is not None):
+        raise InputError(f"--set, --classes, --size: {kind} has no use for them; layers has.")
+    if kind in ("published", "errata") and names:
+        raise InputError(f"MODEL: {' '.join(names)!r} has no place in the table of {kind}.")
+    if kind == "layers" and not names:
+        raise InputError("MODEL: none. Say which, e.g. python launch.py table layers lenet5.")
+    from jaxcnn import listing, tables
+
+    if kind == "layers":
+        changes = dict(_setting(s) for s in settings)
+        made = [tables.layers(*tables.named(n, changes, classes, size), n) for n in names]
+    else:
+        make = {"published": tables.results, "errata": tables.corrections}
+        with console.status("tracing the programs"):
+            made = [tables.architectures(names) if kind == "architectures" else make[kind]()]
+    for each in made:
+        if out is not None:
+            forms = listing.FORMATS if format in (None, "terminal") else (format,)
+            for path in listing.write(each, out, tuple(forms)):
+                console.print(f"Written: {path}", soft_wrap=True)
+        elif format in (None, "terminal"):
+            listing.show(each, console)
+        else:
+            sys.stdout.write(listing.render(each, format))
+
+
+def plot(
+    kind: Annotated[Positional[Literal["architectures"]], arg(help="What is drawn.")],
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the figure.")] = Path("runs/figures"),
+) -> None:
+    """A figure, as PNG and SVG: accuracy against operations, parameters as bubbles.
+
+    Example: python launch.py plot architectures --out figures
+    """
+    from jaxcnn import plots, records, tables
+
+    with console.status("tracing the programs"):
+        figure = plots.architectures(tables.points(), tables.CAPTION)
+    for name, content in (("png", plots.png(figure)), ("svg", plots.svg(figure))):
+        path = records.write(out / f"{kind}.{name}", content)
+        console.print(f"Written: {path}", soft_wrap=True)
+
+
 COMMANDS = {
     "list": list_experiments,
     "show": show,
     "run": run,
     "report": report,
     "prepare": prepare,
+    "table": table,
+    "plot": plot,
 }
 
 

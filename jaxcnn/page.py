@@ -3,12 +3,15 @@
 Pure: text in, text out. What the sheets say is report.py's business.
 """
 
+import csv
 import html
+import io
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rich.box
 import rich.table
@@ -16,6 +19,7 @@ from rich.text import Text
 
 VERDICT_COLOURS = {"supported": "green", "refuted": "red", "undecided": "yellow"}
 _TEMPLATE = Path(__file__).with_name("report_page.html")
+_PAGE = 40  # rows of a LaTeX table that stand on one page; of sentences a quarter of that
 _MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 _JOINED = re.compile(r"(?<=\d) (?=%)|(?<=\b[np]) (?=[<=])|(?<=[<=]) (?=\d)")  # no line break here
 _LATEX = {
@@ -30,7 +34,9 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Sheet:
-    """`align`: 'l' or 'r' per column. `grouped`: equal neighbours in column one form a group."""
+    """`align`: 'l', 'r' or 'p' (sentences, which wrap) per column. `grouped`: equal neighbours in
+    column one form a group.
+    """
 
     title: str
     head: tuple[str, ...]
@@ -47,6 +53,7 @@ def terminal(sheet: Sheet) -> rich.table.Table:
     """Narrow: the name of a group is a row of its own, not a column."""
     box = rich.box.SIMPLE_HEAD
     out = rich.table.Table(title=sheet.title, box=box, show_edge=False, padding=(0, 1, 0, 0))
+    out.leading = int("p" in sheet.align)
     out.title_justify, out.title_style = "left", "bold"
     first = 1 if sheet.grouped else 0
     for name, side in zip(sheet.head[first:], sheet.align[first:], strict=True):
@@ -73,7 +80,9 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A booktabs table; the name of a group is a row of its own."""
+    """A booktabs table, over several pages where it is long; the name of a group is a row of its
+    own.
+    """
     first = 1 if sheet.grouped else 0
     align, rows = sheet.align[first:], []
     for i, row in enumerate(sheet.rows):
@@ -83,22 +92,29 @@ def latex(sheet: Sheet) -> str:
         indent = r"\quad " if sheet.grouped else ""
         rows.append(indent + " & ".join(map(in_latex, row[first:])) + r" \\")
     caption = in_latex(". ".join(part.rstrip(".") for part in (sheet.title, sheet.note) if part))
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]",
-            r"\centering\small",
-            rf"\caption{{{caption}.}}",
-            rf"\begin{{tabular}}{{{align}}}",
-            r"\toprule",
-            " & ".join(map(in_latex, sheet.head[first:])) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    width = f"{0.85 / max(1, align.count('p')):.2f}"
+    columns = "".join(rf"p{{{width}\linewidth}}" if side == "p" else side for side in align)
+    head = " & ".join(map(in_latex, sheet.head[first:])) + r" \\"
+    if len(rows) > (_PAGE // 4 if "p" in align else _PAGE):
+        begin = [r"{\small", rf"\begin{{longtable}}{{{columns}}}", rf"\caption{{{caption}.}} \\"]
+        end = [r"\end{longtable}", "}", ""]
+        middle = [r"\midrule", r"\endhead"]
+    else:
+        begin = [r"\begin{table}[htbp]", r"\centering\small", rf"\caption{{{caption}.}}"]
+        begin.append(rf"\begin{{tabular}}{{{columns}}}")
+        end = [r"\end{tabular}", r"\end{table}", ""]
+        middle = [r"\midrule"]
+    return "\n".join([*begin, r"\toprule", head, *middle, *rows, r"\bottomrule", *end])
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Raw numbers; empty where there is none."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, rows[0] if rows else [], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: "" if v is None or v != v else v for k, v in row.items()})
+    return out.getvalue()
 
 
 def table(sheet: Sheet) -> str:

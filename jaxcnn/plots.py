@@ -1,4 +1,5 @@
-"""Figures: learning curves with confidence bands, and the score of each tried learning rate.
+"""Figures: learning curves with confidence bands, the score of each tried learning rate, and the
+accuracy of architectures against what they cost.
 
 Matplotlib's Figure objects, no pyplot and no global state; the same numbers give the same bytes.
 """
@@ -11,7 +12,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from jaxcnn.stats import Curve
 
@@ -118,6 +121,91 @@ def tuning(scores: Mapping[str, Mapping[float, float]], x: str, y: str, metric: 
         _scale(ax, [s for t in scores.values() for s in t.values() if math.isfinite(s)], metric)
         _legend(figure, ax)
     return figure
+
+
+Net = tuple[str, float, float, int]  # label, 10^9 operations, accuracy in percent, parameters
+
+
+def architectures(families: Mapping[str, Sequence[Net]], caption: str) -> Figure:
+    """Accuracy against operations, a bubble a net, its area in proportion to the parameters."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        ax = figure.subplots()
+        for i, (family, nets) in enumerate(families.items()):
+            _, x, y, parameters = zip(*nets, strict=True)
+            look = {"color": COLOURS[i], "alpha": 0.45, "linewidth": 0}
+            ax.scatter(x, y, [_area(n) for n in parameters], label=family, **look)
+            ax.scatter(x, y, 6, color=INK, zorder=3)
+        nets = [net for nets in families.values() for net in nets]
+        ax.set(xlabel="operations for one picture (10$^9$; 2 a multiply-add)")
+        ax.set_ylabel("top-1 accuracy, one central crop")
+        ax.set_xlim(0, 1.08 * max(net[1] for net in nets))
+        low, high = min(net[2] for net in nets), max(net[2] for net in nets)
+        ax.set_ylim(low - 0.15 * (high - low), high + 0.1 * (high - low))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g} %"))
+        ax.grid()
+        ax.set_axisbelow(True)
+        _bubble_legends(figure, ax, len(families))
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize=8)
+        figure.draw_without_rendering()
+        _place_labels(ax, nets)
+    return figure
+
+
+def _area(parameters: float) -> float:
+    """Square points."""
+    return parameters / 70_000
+
+
+def _bubble_legends(figure: Figure, ax: Axes, families: int) -> None:
+    """The colours above, the sizes in the corner that cheap and good nets leave free."""
+    bubbles: Any = zip(*ax.get_legend_handles_labels(), strict=True)
+    marks: Any = {"ls": "", "marker": "o", "ms": 8}
+    plain = [Line2D([], [], color=b.get_facecolor()[0], label=name, **marks) for b, name in bubbles]
+    place: Any = "outside upper left"
+    figure.legend(handles=plain, loc=place, ncols=families, frameon=False)
+    sizes = {5: 0.56, 25: 0.65, 65: 0.77, 140: 0.91}  # millions, and where along the axis
+    look: Any = {"color": "none", "edgecolor": INK, "linewidth": 0.8, "transform": ax.transAxes}
+    ax.scatter([*sizes.values()], [0.12] * len(sizes), [_area(n * 1e6) for n in sizes], **look)
+    words: Any = {"ha": "center", "va": "center", "fontsize": 8.5, "transform": ax.transAxes}
+    for millions, x in sizes.items():
+        ax.text(x, 0.12 if millions > 50 else 0.06, f"{millions} M", **words)
+    ax.text(sizes[5], 0.2, "parameters", **words)
+
+
+def _place_labels(ax: Axes, nets: Sequence[Net]) -> None:
+    """Each beside its point, at the nearest place where it covers no other label, no point and no
+    frame; with a line to the point where that is not near.
+    """
+    figure: Any = ax.get_figure(root=True)
+    scale = figure.dpi / 72  # pixels a point
+    frame = ax.get_window_extent()
+    places = {net[0]: ax.transData.transform(net[1:3]) for net in nets}
+    taken = [Bbox.from_extents(*(xy - 3 * scale), *(xy + 3 * scale)) for xy in places.values()]
+    tries = [(r, 2 * math.pi * i / 24) for r in range(10, 80, 4) for i in range(24)]
+    for net in sorted(nets, key=lambda net: net[2]):
+        place: Any = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 8.5,
+            "textcoords": "offset points",
+        }
+        text = ax.annotate(net[0], net[1:3], (0, 0), **place)
+        box = text.get_window_extent().padded(1.5 * scale)
+        text.remove()
+        move, moved, radius = (0.0, 0.0), box, 0
+        for radius, angle in tries:
+            # along the text a label must be half its length further away
+            reach = radius + abs(math.cos(angle)) * (box.width / scale / 2 - 6)
+            move = reach * math.cos(angle), radius * math.sin(angle)
+            moved = box.translated(move[0] * scale, move[1] * scale)
+            inside = frame.x0 < moved.x0 and moved.x1 < frame.x1 and moved.y1 < frame.y1
+            if inside and not moved.count_overlaps(taken):
+                break
+        taken.append(moved)
+        if radius > 20:
+            place["arrowprops"] = {"arrowstyle": "-", "color": INK, "linewidth": 0.5}
+        ax.annotate(net[0], net[1:3], move, **place)
 
 
 def svg(figure: Figure) -> str:

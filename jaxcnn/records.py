@@ -93,6 +93,18 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         draft.unlink(missing_ok=True)
 
 
+def write(path: Path, content: str | bytes) -> Path:
+    """Atomically too, for what can be made again: no waiting for the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
 def open_metrics(folder: Path) -> TextIO:
     """metrics.jsonl for appending; a torn last line is ended first so that it spoils no other."""
     path = folder / "metrics.jsonl"

@@ -8,11 +8,8 @@ Every output prints the same sheets and sentences, and a number is written in on
 functions at the end of this file. The same records give the same bytes.
 """
 
-import csv
 import dataclasses
-import io
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from jaxcnn import page
+from jaxcnn import page, records
 from jaxcnn.experiment import Measure
 from jaxcnn.findings import Arm, Cell, Finding, Table
 from jaxcnn.page import Sheet
@@ -60,8 +57,9 @@ def write(table: Table, folder: Path) -> list[Path]:
 
     files: dict[str, str | bytes] = {
         "report.md": markdown(table),
-        "table.csv": _csv([_measured(table, cell) for cell in table.cells]),
-        "predictions.csv": _csv([_tested(finding) for finding in table.findings]),
+        # errors as shares, not in percent
+        "table.csv": page.csv_text([_measured(table, cell) for cell in table.cells]),
+        "predictions.csv": page.csv_text([_tested(finding) for finding in table.findings]),
         "table.tex": _latex(table),
     }
     figures = {}
@@ -85,7 +83,7 @@ def write(table: Table, folder: Path) -> list[Path]:
             plots.svg(drawn), "tuning", "Score at every value tried", plots.IN_PAGE
         )
     files["index.html"] = _html(table, figures)
-    return [_write(folder / name, content) for name, content in files.items()]
+    return [records.write(folder / name, content) for name, content in files.items()]
 
 
 def markdown(table: Table) -> str:
@@ -134,13 +132,13 @@ def _html(table: Table, figures: Mapping[str, str]) -> str:
 
 
 def _latex(table: Table) -> str:
-    r"""For \input; needs booktabs."""
+    r"""For \input; needs booktabs, and longtable where a table is long."""
     items = [
         rf"\item \textbf{{{finding.verdict.word}}}: "
         + page.in_latex(f"{sentence(finding)} {published(finding)}".strip())
         for finding in table.findings
     ]
-    parts = [r"% \usepackage{booktabs}"]
+    parts = [r"% \usepackage{booktabs, longtable}"]
     if items:
         parts.append("\n".join([r"\begin{itemize}", *items, r"\end{itemize}"]))
     return "\n".join([*parts, *(page.latex(sheet) for sheet in _sheets(table) if sheet.rows)])
@@ -311,28 +309,6 @@ def _tested(finding: Finding) -> dict[str, Any]:
     row |= {"test": verdict.test, "verdict": verdict.word, "further_seeds": verdict.further}
     row |= {"detectable": pair.effect(finding.smallest)}
     return row | {"published": p.published, "source": p.source}
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """Raw numbers: errors as shares, not in percent; empty where there is none."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, rows[0] if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: "" if v is None or v != v else v for k, v in row.items()})
-    return out.getvalue()
-
-
-def _write(path: Path, content: str | bytes) -> Path:
-    """Atomically: a reader sees the whole old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _stand(table: Table) -> str:

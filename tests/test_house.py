@@ -18,12 +18,17 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *("config", "experiment", "kernels", "ops", "models", "losses", "optim"),
+    *("config", "experiment", "kernels", "ops", "models", "weights", "losses", "optim"),
+    *("arithmetic", "receptive", "layers", "trace", "analysis", "published"),
     *("data", "step", "sharding", "cohorts", "records", "checkpoint", "provenance"),
     *("stats", "train", "sweep", "findings", "page", "plots", "report"),
+    *("recomputed", "errata", "listing", "tables"),
     *("console", "show", "tensorboard"),
 ]
-PURE = ("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "cohorts.py")
+PURE = (
+    *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "cohorts.py"),
+    *("arithmetic.py", "receptive.py", "layers.py", "trace.py", "analysis.py", "published.py"),
+)
 
 
 def imports(path: Path) -> set[str]:
