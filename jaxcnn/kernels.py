@@ -40,7 +40,7 @@ def plain() -> Iterator[None]:
 
 
 def _fast() -> bool:
-    return jax.default_backend() == "cpu" and not _plain.get()
+    return not _plain.get() and jax.default_backend() == "cpu"
 
 
 def conv(

@@ -1,24 +1,34 @@
 """A strict session: 8 CPU devices, no silent rank promotion; warnings are errors."""
 
 import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Before jax is imported, here and in the processes that tests start.
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Compiled programs are kept, from test to test and from process to process.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import sys  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 import launch  # noqa: E402
 
 Launch = Callable[..., tuple[int, str, str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that no core waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_resume.py")
 
 
 @pytest.fixture

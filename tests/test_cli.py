@@ -62,7 +62,7 @@ def test_show_resolves_what_will_run(command: Launch) -> None:
         (["run", "relu_vs_sigmoid", "--set", "model.pool=mean"], "one of 'paper', 'max', 'avg'"),
         (["run", "relu_vs_sigmoid", "--set", "model.activation=relu"], "pick one by --arms"),
         (["run", "relu_vs_sigmoid", "--set", "model.name=lenet"], "Did you mean lenet5"),
-        (["run", "relu_vs_sigmoid", "--set", "model.widths=3"], "lenet5 has no such knob"),
+        (["run", "relu_vs_sigmoid", "--set", "model.groups=3"], "lenet5 has no such knob"),
         (
             ["run", "relu_vs_sigmoid", "--set", "model.pool_window=30"],
             "model.pool_window: 30 is larger than the 28x28 map before S2",
