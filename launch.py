@@ -14,7 +14,6 @@ Examples:
 """
 
 import errno
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -99,11 +98,11 @@ def run(
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
     selected = _select(names, preset, arms, seeds, settings)
-    _use_every_core()
-    from jaxcnn import records, sweep, train
+    from jaxcnn import backend, records, sweep, train
     from jaxcnn import tensorboard as board
     from jaxcnn.console import Display, stop_on_signals
 
+    backend.set_up()
     records.check_writable(out)
     if tensorboard:
         board.check()
@@ -329,18 +328,6 @@ def _report(
     folder = out / exp.name / "reports" / variant
     names = [path.name for path in report.write(table, folder)]
     console.print(f"Written to {folder}: {', '.join(names)}", soft_wrap=True)
-
-
-def _use_every_core() -> None:
-    """Each core is a device, so that runs stand side by side on a CPU too: see sharding.plan."""
-    import jax
-
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags:
-        return  # the user's choice
-    limited = hasattr(os, "sched_getaffinity")  # a scheduler may give fewer cores than there are
-    cores = len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import analysis, arithmetic, layers, models, published, trace
-from jaxcnn.analysis import DENSE
+from jaxcnn import analysis, models, published
+from jaxcnn.analysis import DENSE, arithmetic, layers, trace
 from jaxcnn.data import readers
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from jaxcnn import analysis, config, errata, models, published
 from jaxcnn.analysis import CONVOLUTION, DENSE, Analysis, Layer
+from jaxcnn.analysis.receptive import Span
 from jaxcnn.config import InputError, Model, Run
 from jaxcnn.listing import Column, Listing, Row
-from jaxcnn.receptive import Span
 
 FIELDS = (
     "Receptive field, stride and centre are in pixels of the picture, whose first pixel has its"

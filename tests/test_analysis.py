@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn import analysis, arithmetic, kernels, models
-from jaxcnn.analysis import CONVOLUTION, DENSE, NORM, Analysis
+from jaxcnn import analysis, kernels, models
+from jaxcnn.analysis import CONVOLUTION, DENSE, NORM, Analysis, arithmetic
+from jaxcnn.analysis.layers import GLOBAL, MATMUL, MAX, SUBSAMPLING, UNUSED
 from jaxcnn.config import InputError
-from jaxcnn.layers import GLOBAL, MATMUL, MAX, SUBSAMPLING, UNUSED
 
 # Computed from the papers' layer tables and checked against torchvision's metadata and the graphs
 # that Caffe published: parameters, theirs in convolutions, in fully-connected layers and in batch

@@ -2,7 +2,7 @@
 that a convolution is.
 
 One axis at a time: M pixels, a window of m, a stride of u, p pixels of padding on each side. For
-whole networks analysis.py reads the same numbers off the traced program.
+whole networks `analyse` reads the same numbers off the traced program.
 """
 
 from collections.abc import Sequence

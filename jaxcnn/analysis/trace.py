@@ -11,8 +11,8 @@ from typing import Any
 
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxcnn import layers, receptive
-from jaxcnn.layers import (
+from jaxcnn.analysis import layers, receptive
+from jaxcnn.analysis.layers import (
     AVERAGE,
     CONVOLUTION,
     DENSE,
@@ -26,7 +26,7 @@ from jaxcnn.layers import (
     Row,
     Value,
 )
-from jaxcnn.receptive import Field, Shape
+from jaxcnn.analysis.receptive import Field, Shape
 
 
 class Walk:

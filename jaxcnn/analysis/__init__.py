@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr
 
-from jaxcnn import kernels, models, receptive
-from jaxcnn.layers import CONVOLUTION, DENSE, NORM, Layer, Leaf, Value
-from jaxcnn.receptive import Shape, Span
-from jaxcnn.trace import Walk
+from jaxcnn import kernels, models
+from jaxcnn.analysis import receptive
+from jaxcnn.analysis.layers import CONVOLUTION, DENSE, NORM, Layer, Leaf, Value
+from jaxcnn.analysis.receptive import Shape, Span
+from jaxcnn.analysis.trace import Walk
 
 __all__ = ["CONVOLUTION", "DENSE", "NORM", "Analysis", "Layer", "analyse", "of"]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from jax.extend.core import JaxprEqn
 
-from jaxcnn import receptive
-from jaxcnn.receptive import Field, Shape, Span
+from jaxcnn.analysis import receptive
+from jaxcnn.analysis.receptive import Field, Shape, Span
 
 CONVOLUTION, DENSE, MATMUL = "conv", "fully connected", "matrix product"
 MAX, MIN, AVERAGE, POOL = "max pool", "min pool", "avg pool", "pool"
