@@ -183,7 +183,7 @@ class LRN(NamedTuple):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [B, H, W, C] -> the same."""
-        squares = jnp.square(x.astype(jnp.float32))
+        squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         before, c = self.n // 2, x.shape[-1]
         padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (before, self.n - 1 - before)))
         total = sum((padded[..., i : i + c] for i in range(1, self.n)), padded[..., :c])
