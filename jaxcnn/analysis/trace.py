@@ -165,14 +165,17 @@ class Walk:
         self, eqn: JaxprEqn, values: list[Value], path: Path, site: tuple[int, ...]
     ) -> list[Value]:
         """Every turn of the loop is walked, so that fields grow and each turn's weights count."""
-        first = eqn.params["num_consts"]
-        after = first + eqn.params["num_carry"]
+        if "ft_in" in eqn.params:  # since jax 0.12
+            first, carried = map(len, eqn.params["ft_in"].unpack()[:2])
+        else:
+            first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+        after = first + carried
         consts, carry = values[:first], values[first:after]
         stacks = [*zip(values[after:], map(receptive.shape_of, eqn.invars[after:]), strict=True)]
         out = [Value()] * len(eqn.outvars)
         for i in range(eqn.params["length"]):
             turn = [_turn(value, shape, i + 1) for value, shape in stacks]
-            out = self.run(eqn.params["jaxpr"].jaxpr, [*consts, *carry, *turn], path, site)
+            out = self.run(_programs(eqn)[0], [*consts, *carry, *turn], path, site)
             carry = out[: len(carry)]
         ys = [
             Value(v.weights, None if v.field is None else receptive.stacked(v.field), v.depth)
