@@ -199,7 +199,11 @@ def table(
     else:
         make = {"published": tables.results, "errata": tables.corrections}
         with console.status("tracing the programs"):
-            made = [tables.architectures(names) if kind == "architectures" else make[kind]()]
+            if kind == "architectures":
+                records = Path(__file__).resolve().parent / "benchmarks" / "records"
+                made = [tables.architectures(names, tables.measured(records))]
+            else:
+                made = [make[kind]()]
     for each in made:
         if out is not None:
             forms = listing.FORMATS if format in (None, "terminal") else (format,)

@@ -1,13 +1,18 @@
-"""How long is a training step of LeNet-5 on this CPU, beside PyTorch's?
+"""How long is a step on this CPU, beside PyTorch's?
 
-    python benchmarks/cpu_step.py                # a table
-    python benchmarks/cpu_step.py --write        # and a record in benchmarks/records/
+    python benchmarks/cpu_step.py                          # LeNet-5, a table
+    python benchmarks/cpu_step.py --net resnet20           # another net
+    python benchmarks/cpu_step.py --net lenet5 --write     # and a record in benchmarks/records/
 
-Both train the notes' LeNet-5 with ReLU and max pooling (61,706 parameters) in float32, batch 128,
-by SGD with momentum 0.9, on 60,000 random pictures of 28x28 bytes that stay in memory and are
-gathered and normalised in each step. Ours is the project's own program, with its metrics and its
-shuffling. PyTorch is eager and channels_last, with one thread and with a thread a core: the faster
-of the two counts.
+Both train the same net in float32 by SGD with momentum 0.9, on random pictures of bytes that stay
+in memory and are gathered and normalised in each step; then both evaluate it. Ours is the project's
+own program, with its metrics and its shuffling. PyTorch is channels_last: eager with one thread and
+with a thread a core, and through torch.compile where there is a C++ compiler. The fastest counts.
+
+| net | pictures | batch |
+|---|---|---|
+| lenet5, the notes' with ReLU and max pooling | 28x28x1 | 128 |
+| alexnet_cifar without LRN, vgg11_cifar, resnet20 | 32x32x3 | 128, 64, 64 |
 
 Each contestant is a process of its own; they take turns, a block of steps at a time, so that a
 ratio is one of neighbours in time. Needs the extra `parity`. Nothing else should be running: other
@@ -19,53 +24,73 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the latter for PyTorch's nets
 
-BATCH, EXAMPLES, COHORT = 128, 60_000, 16
-QUESTION = "How long is a training step of LeNet-5 on this CPU, beside PyTorch's?"
+EXAMPLES, EVAL_BATCH, COHORT = 25_000, 250, 16
+QUESTION = "How long is a step on this CPU, beside PyTorch's?"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 OURS, ALONE, TOGETHER, PLAIN = "ours", "16 runs in turn", "cohort of 16", "ours, plain lax"
+COMPILED = "PyTorch, compiled"
 TORCH = {f"PyTorch, threads: {n}": n for n in (1, CORES)}
+PEERS = [*TORCH, *([COMPILED] if shutil.which("g++") else [])]
 SHORTER = {PLAIN: 6, ALONE: 2, TOGETHER: 2}  # their blocks are long: a slow step, or 16 runs
+TASKS = ("train", "evaluate")
 
-Block = Callable[[int], float]  # takes some steps of every run; seconds for a step of one run
+Block = Callable[[str, int], float]  # does steps of a task; seconds for a step of one run
+Contestant = tuple[Block, Callable[[], dict[str, Any]]]
+
+
+class Net(NamedTuple):
+    changes: dict[str, Any]
+    image: tuple[int, int, int]
+    batch: int
+    steps: int  # of a block
+
+
+NETS = {
+    "lenet5": Net({"model.pool": "max", "model.activation": "relu"}, (28, 28, 1), 128, 60),
+    "alexnet_cifar": Net({"model.lrn": None}, (32, 32, 3), 128, 3),
+    "vgg11_cifar": Net({}, (32, 32, 3), 64, 3),
+    "resnet20": Net({}, (32, 32, 3), 64, 4),
+}
 
 
 # The contestants, each in its own process -----------------------------------------------------
 
 
-def ours(runs: int, wave: int | None = None) -> tuple[Block, Callable[[], dict[str, Any]]]:
+def ours(net: Net, name: str, runs: int = 1, wave: int | None = None) -> Contestant:
     """`runs` runs, `wave` of them at a time (None: as `sharding.plan` has it)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    jax.config.update("jax_num_cpu_devices", CORES)
-    from jaxcnn import cohorts, config, sharding, step
+    from jaxcnn import backend, cohorts, config, sharding, step
 
-    changes = {"model.activation": "relu", "model.pool": "max", "data.normalize": "unit"}
-    first = config.override(config.Run(), {**changes, "train.batch_size": BATCH, "optim.lr": 0.01})
+    backend.set_up()
+    same = {"model.name": name, "data.normalize": "unit", "optim.lr": 0.01}
+    same |= {"train.batch_size": net.batch}
+    first = config.override(config.Run(), same | net.changes)
     width, mesh = sharding.plan(wave or runs)
-    program = cohorts.program(
-        step.static(first), step.Problem((28, 28, 1), 10, EXAMPLES, 10**6), mesh
-    )
+    problem = step.Problem(net.image, 10, EXAMPLES, 10**6)
+    program = cohorts.program(step.static(first), problem, mesh)
     advance: Any = program.advance
     random = np.random.default_rng(0)
     data = cohorts.Resident(
-        images=jnp.asarray(random.integers(0, 256, (EXAMPLES, 28, 28, 1), np.uint8)),
+        images=jnp.asarray(random.integers(0, 256, (EXAMPLES, *net.image), np.uint8)),
         labels=jnp.asarray(random.integers(0, 10, EXAMPLES, np.int32)),
-        mean=jnp.zeros(1),
-        std=jnp.ones(1),
+        mean=jnp.zeros(net.image[-1]),
+        std=jnp.ones(net.image[-1]),
     )
     data = sharding.put(mesh, data)
     seeds = [config.override(first, {"seed": i, "optim.lr": 0.01 + i / 1e4}) for i in range(runs)]
@@ -73,11 +98,15 @@ def ours(runs: int, wave: int | None = None) -> tuple[Block, Callable[[], dict[s
     values = [sharding.put(mesh, wave, "run") for wave in waves]
     carries = [program.init(v) for v in values]
 
-    def block(steps: int) -> float:
+    def block(task: str, steps: int) -> float:
         start = time.perf_counter()
         for i, v in enumerate(values):
-            at = (jnp.int32(0), jnp.int32(0), jnp.int32(steps))
-            carries[i] = jax.block_until_ready(advance(carries[i], v, data, *at))
+            if task == "train":
+                at = (jnp.int32(0), jnp.int32(0), jnp.int32(steps))
+                carries[i] = jax.block_until_ready(advance(carries[i], v, data, *at))
+            else:
+                count = jnp.int32(steps * EVAL_BATCH)
+                jax.block_until_ready(program.evaluate(carries[i].state, data, jnp.int32(0), count))
         return (time.perf_counter() - start) / steps / runs
 
     def facts() -> dict[str, Any]:
@@ -94,80 +123,124 @@ def ours(runs: int, wave: int | None = None) -> tuple[Block, Callable[[], dict[s
     return block, facts
 
 
-def plain() -> tuple[Block, Callable[[], dict[str, Any]]]:
+def plain(net: Net, name: str) -> Contestant:
     """Ours without jaxcnn/kernels.py: what Flax would do."""
     from jaxcnn import kernels
 
     with kernels.plain():
-        found = ours(1)
-        found[0](1)  # traced here
+        found = ours(net, name)
+        for task in TASKS:
+            found[0](task, 1)  # traced here
     return found
 
 
-def pytorch(threads: int) -> tuple[Block, Callable[[], dict[str, Any]]]:
+def pytorch(net: Net, name: str, threads: int, compiled: bool = False) -> Contestant:
     import torch
     from torch import nn
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    net: Any = nn.Sequential(
-        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
-        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
-    )
-    net = net.to(memory_format=torch.channels_last)
-    images = torch.randint(0, 256, (EXAMPLES, 1, 28, 28), dtype=torch.uint8)
+    model: Any = _twin(name).to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if compiled else model
+    height, width, channels = net.image
+    images = torch.randint(0, 256, (EXAMPLES, channels, height, width), dtype=torch.uint8)
+    images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (EXAMPLES,))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     last = torch.zeros(())
 
-    def block(steps: int) -> float:
+    def train(rows: Any) -> None:
         nonlocal last
-        start = time.perf_counter()
-        order = torch.randperm(EXAMPLES)
-        for i in range(steps):
-            rows = order[i * BATCH : (i + 1) * BATCH]
-            x = images[rows].float().div_(255).to(memory_format=torch.channels_last)
-            optimizer.zero_grad()
-            last = nn.functional.cross_entropy(net(x), labels[rows])
-            last.backward()
-            optimizer.step()
-        return (time.perf_counter() - start) / steps
+        x = images[rows].float().div_(255).to(memory_format=torch.channels_last)
+        optimizer.zero_grad()
+        last = nn.functional.cross_entropy(forward(x), labels[rows])
+        last.backward()
+        optimizer.step()
+
+    def evaluate(rows: Any) -> None:
+        x = images[rows].float().div_(255).to(memory_format=torch.channels_last)
+        logits = forward(x)
+        nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
+        (logits.argmax(1) != labels[rows]).sum()
+
+    def block(task: str, steps: int) -> float:
+        model.train(task == "train")
+        step, size = (train, net.batch) if task == "train" else (evaluate, EVAL_BATCH)
+        with nullcontext() if task == "train" else torch.inference_mode():
+            start = time.perf_counter()
+            order = torch.randperm(EXAMPLES)
+            for i in range(steps):
+                step(order[i * size : (i + 1) * size])
+            return (time.perf_counter() - start) / steps
 
     def facts() -> dict[str, Any]:
-        parameters = sum(p.numel() for p in net.parameters())
+        parameters = sum(p.numel() for p in model.parameters())
         return {"parameters": parameters, "loss": last.item(), "torch": torch.__version__}
 
     return block, facts
 
 
-CONTESTANTS: dict[str, Callable[[], tuple[Block, Callable[[], dict[str, Any]]]]] = {
-    OURS: lambda: ours(1),
+def _twin(name: str) -> Any:
+    import torch_nets
+    from torch import nn
+
+    def conv(i: int, o: int, k: int, pool: bool) -> list[nn.Module]:
+        """alexnet_cifar's pooling rounds up."""
+        after = [nn.MaxPool2d(3, 2, ceil_mode=True)] if pool else []
+        return [nn.Conv2d(i, o, k, padding=k // 2), nn.ReLU(), *after]
+
+    if name == "lenet5":
+        return nn.Sequential(
+            *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+            *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+        )
+    if name == "alexnet_cifar":
+        return nn.Sequential(
+            *(*conv(3, 64, 5, True), *conv(64, 192, 5, True), *conv(192, 384, 3, False)),
+            *(*conv(384, 256, 3, False), *conv(256, 256, 3, True), nn.Flatten()),
+            *(nn.Linear(4096, 512), nn.ReLU(), nn.Dropout(0.5)),
+            *(nn.Linear(512, 512), nn.ReLU(), nn.Dropout(0.5), nn.Linear(512, 10)),
+        )
+    if name == "vgg11_cifar":
+        net = torch_nets.vgg(11, True, (512,), 10, 1)
+        for i, layer in enumerate(net.classifier):  # the twins of the tests drop nothing
+            if isinstance(layer, nn.Dropout):
+                net.classifier[i] = nn.Dropout(0.5)
+        return net
+    return torch_nets.ResNet((3, 3, 3), (16, 32, 64), 10, shortcut="A", cifar=True)
+
+
+CONTESTANTS: dict[str, Callable[[Net, str], Contestant]] = {
+    OURS: ours,
     PLAIN: plain,
-    ALONE: lambda: ours(COHORT, 1),
-    TOGETHER: lambda: ours(COHORT),
-    **{name: lambda n=n: pytorch(n) for name, n in TORCH.items()},
+    ALONE: lambda net, name: ours(net, name, COHORT, 1),
+    TOGETHER: lambda net, name: ours(net, name, COHORT),
+    **{who: lambda net, name, n=n: pytorch(net, name, n) for who, n in TORCH.items()},
+    COMPILED: lambda net, name: pytorch(net, name, CORES, compiled=True),
 }
 
 
-def work(name: str) -> None:
-    """Answers a line of standard input: a number of steps by seconds a step, else by facts."""
-    block, facts = CONTESTANTS[name]()
-    for _ in range(2):
-        block(5)  # compiled and warm
+def work(who: str, name: str) -> None:
+    """Answers a line of standard input: a task and its steps by seconds a step, else by facts."""
+    block, facts = CONTESTANTS[who](NETS[name], name)
+    for task in TASKS:
+        for _ in range(2):
+            block(task, 2)  # compiled and warm
     print("ready", flush=True)
     for line in sys.stdin:
-        print(json.dumps(block(int(line)) if line.strip() else facts()), flush=True)
+        task, _, steps = line.strip().partition(" ")
+        print(json.dumps(block(task, int(steps)) if task else facts()), flush=True)
 
 
 # The contest ----------------------------------------------------------------------------------
 
 
 @contextmanager
-def contestant(name: str) -> Iterator[Callable[[object], Any]]:
+def contestant(who: str, name: str) -> Iterator[Callable[[str], Any]]:
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [sys.executable, __file__, "--work", name],
+        [sys.executable, __file__, "--work", who, "--net", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -176,26 +249,35 @@ def contestant(name: str) -> Iterator[Callable[[object], Any]]:
     assert process.stdin and process.stdout
     inlet, outlet = process.stdin, process.stdout
 
-    def ask(question: object) -> Any:
+    def ask(question: str) -> Any:
         print(question, file=inlet, flush=True)
         return json.loads(outlet.readline())
 
     if outlet.readline().strip() != "ready":
-        sys.exit(f"{name}: did not start")
+        sys.exit(f"{who}: did not start")
     yield ask
     inlet.close()
     process.wait()
 
 
-def measure(repeats: int, steps: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+Seconds = dict[str, dict[str, list[float]]]  # task -> contestant -> a block's
+
+
+def measure(name: str, repeats: int, steps: int) -> tuple[Seconds, dict[str, Any]]:
     """Seconds a step of every block, and facts, by contestant; one process at a time is at work."""
+    cohort = [ALONE, TOGETHER] if name == "lenet5" else []
+    names = [OURS, PLAIN, *cohort, *PEERS]
     with ExitStack() as stack:
-        asks = {name: stack.enter_context(contestant(name)) for name in CONTESTANTS}
-        seconds: dict[str, list[float]] = {name: [] for name in asks}
+        asks = {who: stack.enter_context(contestant(who, name)) for who in names}
+        seconds: Seconds = {
+            task: {who: [] for who in names if task == "train" or who not in cohort}
+            for task in TASKS
+        }
         for _ in range(repeats):
-            for name, ask in asks.items():
-                seconds[name].append(ask(max(1, steps // SHORTER.get(name, 1))))
-        return seconds, {name: ask("") for name, ask in asks.items()}
+            for task, by in seconds.items():
+                for who in by:
+                    by[who].append(asks[who](f"{task} {max(1, steps // SHORTER.get(who, 1))}"))
+        return seconds, {who: ask("") for who, ask in asks.items()}
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, float]:
@@ -206,64 +288,72 @@ def ratio(above: list[float], below: list[float]) -> dict[str, float]:
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
+def ratios(by: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    peer = min(PEERS, key=lambda who: statistics.median(by[who]))
+    found = {
+        f"ours / {peer}": ratio(by[OURS], by[peer]),
+        f"plain lax / {peer}": ratio(by[PLAIN], by[peer]),
+    }
+    if TOGETHER in by:
+        found["cohort of 16 / 16 runs in turn"] = ratio(by[TOGETHER], by[ALONE])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
-    parser.add_argument("--repeats", type=int, default=15, help="blocks of each contestant")
-    parser.add_argument("--steps", type=int, default=60, help="steps of a block")
+    parser.add_argument("--net", choices=NETS, default="lenet5")
+    parser.add_argument("--repeats", type=int, default=9, help="blocks of each contestant")
+    parser.add_argument("--steps", type=int, help="steps of a block")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
     parser.add_argument("--work", choices=CONTESTANTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        return work(options.work)
+        return work(options.work, options.net)
     busy = os.getloadavg()[0]
     if busy > 0.5:
         print(f"Warning: the load before the start is {busy:.1f}; an idle machine gives the truth.")
-    seconds, facts = measure(options.repeats, options.steps)
-    median = {name: statistics.median(s) for name, s in seconds.items()}
-    peer = min(TORCH, key=lambda name: median[name])
-    ratios = {
-        "ours / PyTorch": ratio(seconds[OURS], seconds[peer]),
-        "plain lax / PyTorch": ratio(seconds[PLAIN], seconds[peer]),
-        "cohort of 16 / 16 runs in turn": ratio(seconds[TOGETHER], seconds[ALONE]),
-    }
-    show(median, seconds, ratios, peer)
+    steps = options.steps or NETS[options.net].steps
+    seconds, facts = measure(options.net, options.repeats, steps)
+    show(options.net, seconds)
     if options.write:
-        settings = {"batch": BATCH, "repeats": options.repeats, "steps": options.steps}
-        write(settings | {"load_before": busy, "peer": peer}, median, seconds, ratios, facts)
+        settings = {"net": options.net, **NETS[options.net]._asdict(), "repeats": options.repeats}
+        write(settings | {"steps": steps, "load_before": busy}, seconds, facts)
     return None
 
 
-def show(median: Any, seconds: Any, ratios: Any, peer: str) -> None:
+def show(name: str, seconds: Seconds) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    times = Table("contestant", "ms a run-step (median)", "fastest block")
-    for name, s in seconds.items():
-        mark = " (counts)" if name == peer else ""
-        times.add_row(name + mark, f"{median[name] * 1e3:.2f}", f"{min(s) * 1e3:.2f}")
-    table = Table("ratio", "median", "middle half")
-    for name, r in ratios.items():
-        table.add_row(name, f"{r['median']:.2f}", f"{r['low']:.2f} to {r['high']:.2f}")
-    console.print(times, table)
+    for task, by in seconds.items():
+        times = Table(
+            "contestant", "ms a run-step (median)", "fastest block", title=f"{name}, {task}"
+        )
+        for who, s in by.items():
+            times.add_row(who, f"{statistics.median(s) * 1e3:.2f}", f"{min(s) * 1e3:.2f}")
+        table = Table("ratio", "median", "middle half")
+        for what, r in ratios(by).items():
+            table.add_row(what, f"{r['median']:.2f}", f"{r['low']:.2f} to {r['high']:.2f}")
+        console.print(times, table)
 
 
-def write(settings: Any, median: Any, seconds: Any, ratios: Any, facts: Any) -> None:
+def write(settings: dict[str, Any], seconds: Seconds, facts: dict[str, Any]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from jaxcnn import provenance
 
     origin = provenance.collect()
-    machine = f"{origin['device']['cpu'] or platform.machine()} {CORES} cores"
+    machine = f"{settings['net']} {origin['device']['cpu'] or platform.machine()} {CORES} cores"
     slug = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
-    record = {
-        "question": QUESTION,
-        **origin,
-        "settings": settings,
-        "ms_per_run_step": {name: round(m * 1e3, 3) for name, m in median.items()},
-        "fastest_block_ms": {name: round(min(s) * 1e3, 3) for name, s in seconds.items()},
-        "ratios": ratios,
-        "facts": facts,
+    tasks = {
+        task: {
+            "ms_per_run_step": {w: round(statistics.median(s) * 1e3, 3) for w, s in by.items()},
+            "fastest_block_ms": {w: round(min(s) * 1e3, 3) for w, s in by.items()},
+            "ratios": ratios(by),
+        }
+        for task, by in seconds.items()
     }
+    record = {"question": QUESTION, **origin, "settings": settings, **tasks, "facts": facts}
     path = ROOT / "benchmarks" / "records" / f"cpu_step-{slug}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")

@@ -76,7 +76,8 @@ class Display:
         if not self._console.is_terminal and time.monotonic() - self._spoke > LINE_SECONDS:
             self._spoke = time.monotonic()
             share = 100 * done / max(1, self._total)
-            self._console.print(f"{self._title}: {share:3.0f} % of {self._total} run-steps; {news}")
+            line = f"{self._title}: {share:3.0f} % of {self._total} run-steps; {news}"
+            self._console.print(line, soft_wrap=True)
 
 
 def _quality(means: dict[str, Any]) -> str:

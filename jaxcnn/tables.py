@@ -7,8 +7,10 @@ and the numbers of the figure.
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxcnn import analysis, config, errata, models, published
@@ -106,11 +108,25 @@ def _partial(net: Analysis) -> list[str]:
 # Architectures ---------------------------------------------------------------------------------
 
 
+def measured(folder: Path) -> dict[str, tuple[float, str]]:
+    """Model -> pictures a second in training and the machine, from the records of
+    benchmarks/cpu_step.py in `folder`; the fastest machine's where there are several.
+    """
+    found: dict[str, tuple[float, str]] = {}
+    for path in sorted(folder.glob("cpu_step-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        settings, device = record["settings"], record["device"]
+        speed = 1e3 * settings["batch"] / record["train"]["ms_per_run_step"]["ours"]
+        machine = f"{device['cpu']}, {device['cores']} cores"
+        found[settings["net"]] = max(found.get(settings["net"], (0.0, "")), (speed, machine))
+    return found
+
+
 def architectures(
-    patterns: Sequence[str] = (), throughput: Mapping[str, float] | None = None
+    patterns: Sequence[str] = (), throughput: Mapping[str, tuple[float, str]] | None = None
 ) -> Listing:
-    """Architectures by name or wildcard, all where there is none. `throughput`: model -> pictures a
-    second, measured here; the column is left out where there is no measurement.
+    """Architectures by name or wildcard, all where there is none. `throughput`: what `measured`
+    finds; its column is left out where that is nothing.
     """
     columns = (
         *(Column("model", "model", "l"), Column("picture", "picture")),
@@ -123,13 +139,16 @@ def architectures(
     rows = [_architecture(name) for name in select(patterns)]
     if throughput:
         columns = (*columns, Column("throughput", "pictures/s", form=",.0f"))
-        rows = [{**row, "throughput": throughput.get(row["model"])} for row in rows]
+        rows = [{**row, "throughput": throughput.get(row["model"], (None,))[0]} for row in rows]
     note = (
         "Errors are published ones, in percent; protocols differ. Depth counts layers with weights"
         " on the longest way through; the receptive field is that of the last convolution or"
         " pooling; neurons are the outputs of convolutions and fully-connected layers. GoogLeNet is"
         f" counted without its side heads. {MACS}"
     )
+    if throughput:
+        machines = dict.fromkeys(machine for _, machine in throughput.values())
+        note += f" Pictures a second in training, measured here: {'; '.join(machines)}."
     return Listing("architectures", "Architectures", columns, tuple(rows), note)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -127,12 +128,31 @@ def test_architectures(command: Launch) -> None:
     assert got["source"] == "Krizhevsky et al. 2012, Table 2"
     assert rows["googlenet"]["parameters"] == "6998552" and rows["googlenet"]["top1"] == ""
     assert rows["resnet56"]["top1"] == "6.97" and rows["lenet5"]["source"] == ""
-    assert "throughput" not in got
 
 
-def test_measured_throughput_gets_its_column() -> None:
-    rows = tables.architectures(("lenet5", "lenet1"), {"lenet5": 1234.4}).sheet.rows
-    assert [row[-1] for row in rows] == ["1,234", "-"]
+def test_measured_throughput_gets_its_column(tmp_path: Path) -> None:
+    assert tables.measured(tmp_path) == {}
+    assert tables.architectures(("lenet5",), {}).columns[-1].key == "source"
+    for cpu, milliseconds in (("slow", 40.0), ("fast", 10.0)):
+        record = {
+            "settings": {"net": "lenet5", "batch": 128},
+            "device": {"cpu": cpu, "cores": 2},
+            "train": {"ms_per_run_step": {"ours": milliseconds, "PyTorch": 1.0}},
+        }
+        (tmp_path / f"cpu_step-lenet5-{cpu}.json").write_text(json.dumps(record))
+    found = tables.measured(tmp_path)
+    assert found == {"lenet5": (12_800.0, "fast, 2 cores")}
+    table = tables.architectures(("lenet5", "lenet1"), found)
+    assert [row[-1] for row in table.sheet.rows] == ["12,800", "-"]
+    assert "measured here: fast, 2 cores." in table.note
+
+
+def test_the_records_of_this_repository_are_in_the_table(command: Launch) -> None:
+    folder = Path(__file__).resolve().parent.parent / "benchmarks" / "records"
+    _, out, _ = command("table", "architectures", "lenet5", "--format", "csv")
+    (row,) = read(out)
+    measured = tables.measured(folder)
+    assert float(row.get("throughput", 0)) == measured.get("lenet5", (0,))[0]
 
 
 def test_published_results_are_sound(command: Launch) -> None:
