@@ -278,6 +278,11 @@ def _explain(error: BaseException) -> int:
         text = f"{error.strerror}: {error.filename}."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text += " Nothing recorded is lost: make room, and the same command goes on."
+    elif "RESOURCE_EXHAUSTED" in text:
+        text = (
+            f"The device's memory is too small: {text.splitlines()[0]} A smaller train.batch_size"
+            " needs less, and so does model.remat=true where a model has it; what is recorded stays."
+        )
     elif not isinstance(error, InputError | RuntimeError):  # nobody foresaw it
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     complain.print("[bold red]error:[/] ", end="")

@@ -8,7 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+import launch
 
 Launch = Callable[..., tuple[int, str, str]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,7 +23,7 @@ def test_help_answers_everywhere(command: Launch) -> None:
     for arguments in ((), ("--help",)):
         code, out, _ = command(*arguments)
         assert code == 0 and "python launch.py run relu_vs_sigmoid --preset quick" in out
-    for name in ("list", "show", "run", "report", "prepare"):
+    for name in ("list", "show", "run", "report", "prepare", "table", "plot"):
         code, out, _ = command(name, "--help")
         assert code == 0 and "usage: launch.py" in out
         assert name == "list" or "Example: python launch.py" in out
@@ -165,3 +169,15 @@ def test_a_full_disk_is_code_1_and_loses_nothing(tmp_path: Path, environment: di
         assert len(list(disk.glob("runs/*/*/*/result.json"))) == 8 > done
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
+
+
+def test_memory_that_runs_out_is_one_line_that_says_what_needs_less(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """jax's own error, for an array of 64 TiB."""
+    with pytest.raises(Exception, match="RESOURCE_EXHAUSTED") as caught:
+        jax.block_until_ready(jnp.zeros(1 << 44) + 1)
+    assert launch._explain(caught.value) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: The device's memory is too small") and said.count("\n") == 1
+    assert "train.batch_size" in said and "model.remat=true" in said
