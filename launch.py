@@ -281,7 +281,7 @@ def _explain(error: BaseException) -> int:
     elif "RESOURCE_EXHAUSTED" in text:
         text = (
             f"The device's memory is too small: {text.splitlines()[0]} A smaller train.batch_size"
-            " needs less, and so does model.remat=true where a model has it; what is recorded stays."
+            " needs less, so does model.remat=true where a model has it. What is recorded stays."
         )
     elif not isinstance(error, InputError | RuntimeError):  # nobody foresaw it
         text = f"{type(error).__name__}: {text} (--debug shows where)"

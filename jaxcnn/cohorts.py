@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcnn import losses, step
+from jaxcnn import backend, losses, step
 from jaxcnn.config import Run, steps_per_epoch
 from jaxcnn.losses import Sums
 from jaxcnn.step import Numbers, Problem, State
@@ -115,10 +115,11 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))
 
     side_by_side = functools.partial(_side_by_side, mesh)
+    jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())
     return Program(
-        init=jax.jit(side_by_side(init, 1, 0)),
-        advance=jax.jit(side_by_side(advance, 2, 4), donate_argnums=0),
-        evaluate=jax.jit(side_by_side(evaluate, 1, 3)),
+        init=jit(side_by_side(init, 1, 0)),
+        advance=jit(side_by_side(advance, 2, 4), donate_argnums=0),
+        evaluate=jit(side_by_side(evaluate, 1, 3)),
         mesh=mesh,
     )
 

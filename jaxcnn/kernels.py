@@ -7,6 +7,8 @@ training step of LeNet-5 takes a quarter of the plain one's time (benchmarks/cpu
   convolution keep layouts which miss XLA's fast path (jax-ml/jax#12868); here they are written out.
 - With few input channels even those leave most of a vector register empty. There the convolution
   is one matrix product over several output columns at a time, and each gradient another.
+- Where a window is larger than the map under it, XLA's convolution is slow beyond measure; there it
+  is one matrix product with the windows written out.
 - The gradient of max pooling is as that of `lax.reduce_window` and PyTorch: of equal largest
   values the first, row by row, takes all of it.
 """
@@ -59,10 +61,12 @@ def conv(
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
     if not _fast() or groups > 2:
         return _lax_conv(x, w, stride, pads, groups=groups)
+    larger = w.shape[0] > x.shape[1] or w.shape[1] > x.shape[2]
+    one = _patches_conv if larger else _conv
     if groups == 1:
-        return _conv(x, w, stride, pads)
+        return one(x, w, stride, pads)
     halves = zip(jnp.split(x, 2, axis=3), jnp.split(w, 2, axis=3), strict=True)
-    return jnp.concatenate([_conv(half, v, stride, pads) for half, v in halves], axis=3)
+    return jnp.concatenate([one(half, v, stride, pads) for half, v in halves], axis=3)
 
 
 def max_pool(
@@ -144,6 +148,25 @@ def _conv_dw(x, g, pads, shape, *, stride):
         to_w.append((low, kernel + (out - 1) * step - size - low))
     x, g = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(g, (1, 2, 0, 3))
     return jnp.transpose(_lax_conv(x, g, (1, 1), to_w, w_dilation=stride), (1, 2, 0, 3))
+
+
+def _patches_conv(x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
+    """One product with every window written out. Where the window is larger than the map, XLA's
+    convolution took 3 to 55 times as long; where it is not, this loses.
+    """
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    (height, width, _, o), (down, right) = w.shape, stride
+    rows, columns = (x.shape[1] - height) // down + 1, (x.shape[2] - width) // right + 1
+    windows = jnp.concatenate(
+        [
+            x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right]
+            for i in range(height)
+            for j in range(width)
+        ],
+        axis=3,
+    )
+    y = _product(windows.reshape(-1, windows.shape[3]), w.reshape(-1, o))
+    return y.astype(x.dtype).reshape(x.shape[0], rows, columns, o)
 
 
 # Few input channels: a row of the output is n blocks of t columns. A block's t O outputs are the

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import records
+from jaxcnn import backend, records
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -23,6 +23,7 @@ def collect() -> dict[str, Any]:
         "versions": _versions(),
         "device": _device(),
         "flags": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": backend.compiler_options(),
         "command": records.command(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

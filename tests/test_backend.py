@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from jaxcnn import backend
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = """
 import json, jax
@@ -58,3 +60,35 @@ def test_what_the_user_has_set_stays(
 def test_without_a_folder_to_write_to_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".cache").write_text("a file where the folder should be")
     assert found(tmp_path)["cache"] is None
+
+
+def test_xla_is_told_once_and_the_users_word_is_the_last() -> None:
+    """The option changes what is compiled: single convolutions are XLA's own."""
+    code = """
+import json, jax, jax.numpy as jnp
+from jaxcnn import backend
+names = ("NHWC", "HWIO", "NHWC")
+conv = lambda x, w: jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=names)
+shapes = jnp.ones((8, 16, 16, 64)), jnp.ones((3, 3, 64, 64))
+options = backend.compiler_options()
+compiled = [jax.jit(conv, compiler_options=o).lower(*shapes).compile() for o in ({}, options)]
+print(json.dumps([options, *("ynn" in c.as_text() for c in compiled)]))
+"""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+
+    def answer(**own: str) -> list[Any]:
+        out = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env={**clean, "JAX_PLATFORMS": "cpu", **own},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(out.stdout)
+
+    options, before, after = answer()
+    if not options:
+        pytest.skip("this XLA does not know the option")
+    assert list(options) == [backend.FLAG] and before and not after
+    assert answer(XLA_FLAGS=f"--{backend.FLAG}=LIBRARY_FUSION_TYPE_DOT")[0] == {}

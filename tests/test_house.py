@@ -20,8 +20,8 @@ ONLY_IN = {
 ORDER = [
     *("config", "experiment", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
-    *("data", "step", "sharding", "cohorts", "records", "checkpoint", "provenance"),
-    *("backend", "stats", "train", "sweep", "findings", "page", "plots", "report"),
+    *("backend", "data", "step", "sharding", "cohorts", "records", "checkpoint", "provenance"),
+    *("stats", "train", "sweep", "findings", "page", "plots", "report"),
     *("recomputed", "errata", "listing", "tables"),
     *("console", "show", "tensorboard"),
 ]

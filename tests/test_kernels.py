@@ -47,6 +47,21 @@ def lax_conv(x, w, *, stride=(1, 1), padding="SAME", groups=1):
 
 
 @st.composite
+def larger_than_the_map(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
+    """A window that fits only by its padding."""
+    size = draw(st.tuples(st.integers(1, 4), st.integers(1, 5)))
+    kernel = (draw(st.integers(size[0] + 1, 6)), draw(st.integers(1, 5)))
+    pads = []
+    for m, k in zip(size, kernel, strict=True):
+        low = draw(st.integers(0, 3))
+        pads.append((low, max(0, k - m - low) + draw(st.integers(0, 3))))
+    groups, c, o = draw(st.sampled_from((1, 2))), draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    x, w = (draw(st.integers(1, 3)), *size, c * groups), (*kernel, c, o * groups)
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    return x, w, {"stride": stride, "padding": tuple(pads), "groups": groups}
+
+
+@st.composite
 def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]:
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     groups = draw(st.sampled_from((1, 1, 1, 2, 3)))
@@ -60,8 +75,8 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     return x, w, {"stride": stride, "padding": padding, "groups": groups}
 
 
-@settings(fuzz, max_examples=25)
-@given(convolutions())
+@settings(fuzz, max_examples=35)
+@given(st.one_of(convolutions(), larger_than_the_map()))
 def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]]) -> None:
     x, w, options = case
     assert_equal(
