@@ -249,6 +249,15 @@ class Pool(nn.Module):
         return self.padding, max(self.padding, more) if self.ceil else self.padding
 
 
+def activate_and_pool(
+    x: jax.Array, activation: Callable[[jax.Array], jax.Array], pool: Pool
+) -> jax.Array:
+    """`pool(activation(x))`. Of a maximum the pooling comes first: no activation here ever falls,
+    so that is the same function with a quarter of its work.
+    """
+    return activation(pool(x)) if pool.kind == "max" else pool(activation(x))
+
+
 class Dropout(nn.Module):
     """Zeroes each unit with probability `rate` in training and divides the rest by 1 - rate.
 

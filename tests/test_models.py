@@ -657,3 +657,25 @@ def test_every_model_has_only_knobs_of_the_config() -> None:
     for name, (module, _, _) in models.MODELS.items():
         fields = {f.name for f in dataclasses.fields(module)}
         assert fields - own <= set(models.KNOBS), name
+
+
+@pytest.mark.parametrize("activation", [a for a in ops.ACTIVATIONS if a != "identity"])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_activating_after_a_maximum_is_the_same_function(activation: str, kind: str) -> None:
+    """Values and gradients, of random numbers without ties; a mean is never moved."""
+    act, pool = ops.ACTIVATIONS[activation], ops.Pool(kind, 2, 2, name=None)
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3)) * 3
+
+    def ours(x: jax.Array) -> jax.Array:
+        return ops.activate_and_pool(x, act, pool.bind({}))
+
+    def plainly(x: jax.Array) -> jax.Array:
+        return pool.bind({})(act(x))
+
+    np.testing.assert_allclose(ours(x), plainly(x), rtol=1e-6)
+    gradients = [jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x) for f in (ours, plainly)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+    with kernels.plain():
+        after = [shape[1] for shape in results(jax.make_jaxpr(ours)(x).jaxpr, "tanh")]
+    if activation in ("tanh", "scaled_tanh"):
+        assert after == [3 if kind == "max" else 6]

@@ -115,16 +115,17 @@ class LeNet(nn.Module):
             x = ops.Conv(features, 5, padding, init, maps, self.dtype, name=name)(x)
             if self.batch_norm:
                 x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"{name}_bn")(x, train=train)
-            return lrn(act(x))
+            return x
 
-        def pool(name: str) -> ops.Pool:
+        def pool(x: jax.Array, name: str) -> jax.Array:
             size = (self.pool_window, self.pool_stride)
-            return ops.Pool(self.pool, *size, self.activation, init, name=name)
+            layer = ops.Pool(self.pool, *size, self.activation, init, name=name)
+            return ops.activate_and_pool(x, act, layer) if self.lrn is None else layer(lrn(act(x)))
 
         x = conv(x, self.widths[0], "C1", self.padding, None)
-        x = pool("S2")(x)
+        x = pool(x, "S2")
         x = conv(x, self.widths[1], "C3", 0, self.c3_maps)
-        x = pool("S4")(x)
+        x = pool(x, "S4")
         x = x.reshape(x.shape[0], -1)
         for width, name in zip(self.head, ("C5", "F6"), strict=False):
             x = act(ops.dense(width, init, self.dtype, name)(x))
