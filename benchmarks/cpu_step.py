@@ -97,13 +97,14 @@ def ours(net: Net, name: str, runs: int = 1, wave: int | None = None) -> Contest
     waves = [cohorts.stack(seeds[i : i + width]) for i in range(0, runs, width)]
     values = [sharding.put(mesh, wave, "run") for wave in waves]
     carries = [program.init(v) for v in values]
+    orders = [program.order(v, 0) for v in values]  # once an epoch, as in training
 
     def block(task: str, steps: int) -> float:
         start = time.perf_counter()
         for i, v in enumerate(values):
             if task == "train":
-                at = (jnp.int32(0), jnp.int32(0), jnp.int32(steps))
-                carries[i] = jax.block_until_ready(advance(carries[i], v, data, *at))
+                at = (jnp.int32(0), jnp.int32(steps))
+                carries[i] = jax.block_until_ready(advance(carries[i], v, orders[i], data, *at))
             else:
                 count = jnp.int32(steps * EVAL_BATCH)
                 jax.block_until_ready(program.evaluate(carries[i].state, data, jnp.int32(0), count))
@@ -165,10 +166,10 @@ def pytorch(net: Net, name: str, threads: int, compiled: bool = False) -> Contes
 
     def block(task: str, steps: int) -> float:
         model.train(task == "train")
+        order = torch.randperm(EXAMPLES)
         step, size = (train, net.batch) if task == "train" else (evaluate, EVAL_BATCH)
         with nullcontext() if task == "train" else torch.inference_mode():
             start = time.perf_counter()
-            order = torch.randperm(EXAMPLES)
             for i in range(steps):
                 step(order[i * size : (i + 1) * size])
             return (time.perf_counter() - start) / steps

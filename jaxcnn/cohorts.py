@@ -48,8 +48,11 @@ class Program(NamedTuple):
     """A cohort's compiled functions. R runs; numbers is a dict of [R] arrays."""
 
     init: Callable[[Numbers], Carry]
-    # advance(carry, numbers, data, epoch, position, n): n steps from `position` in `epoch`; donates
-    # carry.
+    # order(numbers, epoch): each run's order of the examples; once an epoch, for sorting them takes
+    # as long as some steps of a small net.
+    order: Callable[..., jax.Array]
+    # advance(carry, numbers, order, data, position, n): n steps from `position` in the order's
+    # epoch; donates carry.
     advance: Callable[..., Carry]
     # evaluate(state, data, start, count): sums over examples start .. start + count, each counted
     # once.
@@ -81,15 +84,17 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
     def init(values: Numbers) -> Carry:
         return Carry(step.init_state(run, problem, values), losses.zeros(run.train.objective))
 
+    def order(values: Numbers, epoch: jax.Array) -> jax.Array:
+        return step.epoch_order(run, problem, values, epoch)
+
     def advance(
         carry: Carry,
         values: Numbers,
+        order: jax.Array,
         data: Resident,
-        epoch: jax.Array,
         position: jax.Array,
         n: jax.Array,
     ) -> Carry:
-        order = step.epoch_order(run, problem, values, epoch)
         size = run.train.batch_size
 
         def one(i: jax.Array, carry: Carry) -> Carry:
@@ -118,7 +123,8 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
     jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())
     return Program(
         init=jit(side_by_side(init, 1, 0)),
-        advance=jit(side_by_side(advance, 2, 4), donate_argnums=0),
+        order=jit(side_by_side(order, 1, 1)),
+        advance=jit(side_by_side(advance, 3, 3), donate_argnums=0),
         evaluate=jit(side_by_side(evaluate, 1, 3)),
         mesh=mesh,
     )

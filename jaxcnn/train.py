@@ -250,6 +250,7 @@ class _Wave:
         values = sharding.put(mesh, cohorts.stack(padded), "run")
         carry = _stack(mesh, carries, self.width) if carries else self.program.init(values)
         live = set(range(len(self.runs)))
+        order, ordered = None, -1  # of the epoch `ordered`
         spent = [_seconds(f, at) for f in self.folders]
         started = saved = time.monotonic()
         chunk = 1
@@ -280,7 +281,9 @@ class _Wave:
                 epoch, position, left = cohorts.position(run, problem, at)
                 n = min(chunk, left, every - at % every, problem.steps - at)
                 began = time.monotonic()
-                carry = self.program.advance(carry, values, data, epoch, position, n)
+                if epoch != ordered:
+                    order, ordered = self.program.order(values, epoch), epoch
+                carry = self.program.advance(carry, values, order, data, position, n)
                 jax.block_until_ready(carry)
                 pace = (time.monotonic() - began) / n
                 chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / pace)))

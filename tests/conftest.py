@@ -27,8 +27,10 @@ Launch = Callable[..., tuple[int, str, str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first, so that no core waits for it at the end."""
-    items.sort(key=lambda item: item.path.name != "test_resume.py")
+    """The longest files first, so that no core waits for one at the end."""
+    longest = ("test_resume.py", "test_parity.py", "test_weights.py", "test_models.py")
+    places = {name: i for i, name in enumerate(longest)}
+    items.sort(key=lambda item: places.get(item.path.name, len(longest)))
 
 
 @pytest.fixture

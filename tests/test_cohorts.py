@@ -45,9 +45,9 @@ def train(members: list[Run], mesh: Mesh, cuts: tuple[int, ...] = (6,)) -> tuple
     program = cohorts.program(step.static(members[0]), PROBLEM, mesh)
     values = sharding.put(mesh, cohorts.stack(members), "run")
     data = resident(mesh)
-    carry, at = program.init(values), 0
+    carry, at, order = program.init(values), 0, program.order(values, 0)
     for n in cuts:
-        carry = program.advance(carry, values, data, 0, at, n)
+        carry = program.advance(carry, values, order, data, at, n)
         at += n
     found = program.evaluate(carry.state, data, 96, 34)
     return jax.device_get(carry), jax.device_get(found)
@@ -94,7 +94,8 @@ def test_a_batch_is_really_split() -> None:
     program = cohorts.program(step.static(RUN), PROBLEM, mesh)
     values = sharding.put(mesh, cohorts.stack([RUN]), "run")
     carry = program.init(values)
-    text = program.advance.lower(carry, values, resident(mesh), 0, 0, 1).compile().as_text()  # type: ignore[attr-defined]
+    arguments = (carry, values, program.order(values, 0), resident(mesh), 0, 1)
+    text = program.advance.lower(*arguments).compile().as_text()  # type: ignore[attr-defined]
     assert "all-reduce" in text
     assert "f32[2,28,28,6]" in text or "f32[2,28,28,1]" in text  # 16 examples over 8 devices
 
@@ -123,7 +124,9 @@ def test_one_compilation_for_a_cohort() -> None:
     for i in range(0, 6, 2):
         program = cohorts.program(step.static(members[i]), PROBLEM, mesh)
         values = sharding.put(mesh, cohorts.stack(members[i : i + 2]), "run")
-        program.advance(program.init(values), values, resident(mesh), 0, 0, 1 + i)
+        program.advance(
+            program.init(values), values, program.order(values, 0), resident(mesh), 0, 1 + i
+        )
         programs.add(program)
     assert len(programs) == 1
     assert programs.pop().advance._cache_size() == 1  # type: ignore[attr-defined]

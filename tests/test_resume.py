@@ -17,8 +17,6 @@ import pytest
 
 from jaxcnn import records
 
-pytestmark = pytest.mark.xdist_group("resume")  # these share an undisturbed launch
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 KILLS = 12
 # Augmentation, dropout, momentum, a schedule and a ragged last epoch: all that a resume could lose.
@@ -42,10 +40,12 @@ EXPERIMENT = Experiment(
 """
 
 
-def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def start(
+    folder: Path, environment: dict[str, str], checkpoint_every: str = "30"
+) -> subprocess.Popen[str]:
     command = ["launch.py", "run", str(folder.parent / "killed.py"), "--out", str(folder)]
     return subprocess.Popen(
-        [sys.executable, *command, "--checkpoint-every", "0.1"],
+        [sys.executable, *command, "--checkpoint-every", checkpoint_every],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
@@ -120,7 +120,7 @@ def test_kill_at_random_moments(
 ) -> None:
     moments, folder, kills, rounds = random.Random(0), place / "killed0", 0, 0
     while True:
-        process = start(folder, environment)
+        process = start(folder, environment, checkpoint_every="0.1")
         if kills % 3:  # mostly in the midst of training, sometimes anywhere, start-up included
             before = rows_written(folder)
             while process.poll() is None and rows_written(folder) == before:
