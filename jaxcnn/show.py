@@ -6,9 +6,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn import config, experiment, models, train
+from jaxcnn import backend, config, experiment, models, train
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import KNOBS
+
+NO_KNOB = "-"
 
 
 def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) -> None:
@@ -32,6 +34,8 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
         if path == "seed":
             continue
         values = [values[path] for values in resolved.values()]
+        if set(values) == {NO_KNOB}:
+            continue
         if path in exp.tune:
             grid_text = ", ".join(
                 f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path]
@@ -58,6 +62,8 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             f"tuning seeds {_span(exp.tune_seeds)}: {tuned} runs;"
             f" chosen by the {exp.tune_by}, mean over seeds"
         )
+    for option, value in backend.compiler_options().items():
+        console.print(f"compiled with {option}={value}")
     for prediction in exp.predictions:
         beside = f"  [dim]published: {prediction.published} ({prediction.source})[/]"
         console.print(f"predicts: {prediction}{beside if prediction.published else ''}")
@@ -77,7 +83,7 @@ def _resolved(run: config.Run) -> dict[str, str]:
         value = config.get(run, path)
         group, _, name = path.rpartition(".")
         if group == "model" and name in KNOBS and value == "paper":
-            value = f"{getattr(module, name)} (paper)" if name in has else "-"
+            value = f"{getattr(module, name)} (paper)" if name in has else NO_KNOB
         out[path] = str(value)
     return out
 
