@@ -63,7 +63,7 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             f" chosen by the {exp.tune_by}, mean over seeds"
         )
     for option, value in backend.compiler_options().items():
-        console.print(f"compiled with {option}={value}")
+        console.print(f"compiled with {option}={value}", soft_wrap=True)
     for prediction in exp.predictions:
         beside = f"  [dim]published: {prediction.published} ({prediction.source})[/]"
         console.print(f"predicts: {prediction}{beside if prediction.published else ''}")
