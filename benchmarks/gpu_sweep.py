@@ -1,0 +1,423 @@
+"""How should runs of a small net stand side by side on this GPU?
+
+    python benchmarks/gpu_sweep.py --write  # in at most ten minutes
+    python benchmarks/gpu_sweep.py --toy    # that it runs, on a CPU
+
+R runs of LeNet-5 and of the CIFAR AlexNet, each with its own seed and learning rate, train together
+in bfloat16 on random pictures that stay on the device. The strategies, each a process of its own,
+take turns at each R:
+
+| strategy | what |
+|---|---|
+| vmap, grouped convolution | the project's program: `vmap`, which groups the convolutions |
+| vmap, im2col | the same, each convolution as a gathering of patches and a batched product |
+| scan over runs | one run after the other inside one program |
+| several streams | processes that share the GPU, each with a scan over its part of the runs |
+
+And does the GPU idle between the steps of one LeNet-5? A profile of the project's program, which
+takes the number of steps as a traced number, and of a scan over as many steps, says how long.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import contest
+from contest import Failed, Worker
+
+QUESTION = "How should runs of a small net stand side by side on this GPU?"
+GROUPED, IM2COL, SCAN, STREAMS = (
+    "vmap, grouped convolution",
+    "vmap, im2col",
+    "scan over runs",
+    "several streams",
+)
+RUNS = {1: 1.0, 16: 1.5, 256: 3.0, 4: 1.0, 64: 2.0}  # what the goal needs first; share of time
+MOST_STREAMS, BLOCK_SECONDS = 4, 0.4
+GOAL = 8  # 256 runs of LeNet-5 in at most so many times the time of one
+IDLE_GOAL, IDLE_STEPS = 0.05, 100
+RUNNING = ("carry", "values", "order", "data")
+MPS = Path("/tmp/nvidia-mps")  # without its daemon, processes take turns on the GPU
+
+
+class Net(NamedTuple):
+    changes: dict[str, Any]
+    image: tuple[int, int, int]
+    batch: int
+    examples: int  # as its data set has them without the validation split
+    share: float  # of the time
+
+
+NETS = {
+    "lenet5": Net(
+        {"model.pool": "max", "model.activation": "relu"}, (28, 28, 1), 128, 55_000, 0.55
+    ),
+    "alexnet_cifar": Net({"model.lrn": None}, (32, 32, 3), 128, 45_000, 0.45),
+}
+TOY_NETS, TOY_BATCH, TOY_EXAMPLES = ["lenet5"], 4, 64  # the other compiles for too long
+TOY_RUNS = {"lenet5": (1, 2), "alexnet_cifar": (2,)}
+
+
+# The contestants, each in its own process -----------------------------------------------------
+
+
+def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxcnn import backend, cohorts, config, kernels, sharding, step
+
+    backend.set_up()
+    if strategy == IM2COL:
+        kernels.conv = im2col
+    if strategy in (SCAN, STREAMS):
+        cohorts._side_by_side = one_after_the_other
+    mesh = sharding.make_mesh(1, 1)
+    now: dict[str, Any] = {}
+
+    def prepare(net: str, runs: int, first: int = 0) -> float:
+        """Runs `first` to `first + runs`, compiled and warm; the seconds that took."""
+        now.clear()
+        start = time.perf_counter()
+        changes, image, batch, examples, _ = NETS[net]
+        batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else (batch, examples)
+        changes = {"model.name": net, "train.batch_size": batch, **changes}
+        run = config.override(config.Run(), changes | {"train.precision": "bfloat16"})
+        now["run"], now["problem"] = run, step.Problem(image, 10, examples, 10**6)
+        now["program"] = cohorts.program(step.static(run), now["problem"], mesh)
+        different = [
+            config.override(run, {"seed": i, "optim.lr": 0.01 + i / 1e5})
+            for i in range(first, first + runs)
+        ]
+        now["values"] = sharding.put(mesh, cohorts.stack(different), "run")
+        random = np.random.default_rng(0)
+        data = cohorts.Resident(
+            images=random.integers(0, 256, (examples, *image), np.uint8),  # type: ignore[arg-type]
+            labels=random.integers(0, 10, examples, np.int32),  # type: ignore[arg-type]
+            mean=np.full(image[-1], 0.5, np.float32),  # type: ignore[arg-type]
+            std=np.full(image[-1], 0.25, np.float32),  # type: ignore[arg-type]
+        )
+        now["data"] = sharding.put(mesh, data)
+        now["carry"] = now["program"].init(now["values"])
+        now["order"] = now["program"].order(now["values"], 0)
+        block(1)
+        return round(time.perf_counter() - start, 1)
+
+    def block(steps: int) -> float:
+        """Seconds for `steps` steps of every run, in one dispatch."""
+        start = time.perf_counter()
+        now["carry"] = jax.block_until_ready(advance(steps))
+        return time.perf_counter() - start
+
+    def advance(steps: int) -> Any:
+        where = (now["order"], now["data"], jnp.int32(0), jnp.int32(steps))
+        return now["program"].advance(now["carry"], now["values"], *where)
+
+    def facts() -> dict[str, Any]:
+        loss = now["carry"].sums["loss"] / now["carry"].sums["count"]
+        return {"finite": bool(jnp.isfinite(loss).all()), "loss": float(loss[0])}
+
+    def idle(steps: int) -> dict[str, Any]:
+        """Of the program as it is, and of a scan; each in one dispatch after a first one."""
+        import traces
+
+        run, problem = step.static(now["run"]), now["problem"]
+        size = run.train.batch_size
+
+        def scan(*runs_and_data: Any) -> Any:
+            *runs, data = runs_and_data
+            carry, values, order = jax.tree.map(lambda a: a[0], runs)
+
+            def one(carry: Any, i: Any) -> Any:
+                rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
+                moments = (data.mean, data.std)
+                state, sums = step.train_step(
+                    *(run, problem, carry.state, data.images[rows], data.labels[rows]),
+                    *(moments, values),
+                )
+                return cohorts.Carry(state, jax.tree.map(jnp.add, carry.sums, sums)), None
+
+            carry, _ = jax.lax.scan(one, carry, jnp.arange(steps))
+            return jax.tree.map(lambda a: a[None], carry)
+
+        fixed = jax.jit(scan, donate_argnums=0)
+        dispatches = {
+            "the project's program": lambda: advance(steps),
+            "scan of fixed length": lambda: fixed(*(now[k] for k in RUNNING)),
+        }
+        found: dict[str, Any] = {}
+        for name, dispatch in dispatches.items():
+            seconds = []
+            for _ in range(4):  # compiled, and its graphs recorded
+                start = time.perf_counter()
+                now["carry"] = jax.block_until_ready(dispatch())
+                seconds.append(time.perf_counter() - start)
+            with traces.traced() as events:
+                now["carry"] = jax.block_until_ready(dispatch())
+            found[name] = {
+                "us_per_step_without_profile": round(min(seconds[1:]) / steps * 1e6, 1),
+                "profile": traces.idle(events, steps),
+                "time": traces.shares(events, {}),
+                "longest": traces.longest(events, {}),
+            }
+        return found
+
+    return {"prepare": prepare, "block": block, "facts": facts, "idle": idle}
+
+
+def im2col(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", groups: int = 1) -> Any:
+    """`kernels.conv` as one product with every window written out."""
+    from jaxcnn import kernels
+
+    if groups != 1:
+        raise ValueError(f"groups: {groups}; this contestant has no grouped convolution")
+    stride = kernels._pair(stride)
+    pads = kernels._pads(x.shape[1:3], w.shape[:2], stride, padding)
+    return kernels._patches_conv(x, w, stride, pads)
+
+
+def one_after_the_other(mesh: Any, f: Callable[..., Any], runs: int, shared: int) -> Any:
+    """`cohorts._side_by_side` by a scan over the run axis, on one device."""
+    from jax import lax
+
+    def block(*args: Any) -> Any:
+        return lax.map(lambda own: f(*own, *args[runs:]), args[:runs])
+
+    return block
+
+
+# The contest ----------------------------------------------------------------------------------
+
+
+class Team:
+    """A strategy's processes: one, or for several streams as many as share the runs."""
+
+    def __init__(self, strategy: str, count: int, start: Callable[[str], Worker]) -> None:
+        self.strategy, self.start, self.steps = strategy, start, 1
+        self.workers = [start(strategy) for _ in range(count)]
+        self.at_work = self.workers[:1]
+
+    def prepare(self, net: str, runs: int, left: Callable[[], float]) -> float:
+        """One process after the other: the first compiles, and the others find it compiled. One
+        that ended at an earlier number of runs starts again.
+        """
+        for i, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                self.workers[i] = self.start(self.strategy)
+        self.at_work = self.workers[: min(len(self.workers), runs)]
+        each = runs // len(self.at_work)
+        seconds = [
+            worker.ask("prepare", left(), net=net, runs=each, first=i * each)
+            for i, worker in enumerate(self.at_work)
+        ]
+        return sum(seconds)
+
+    def block(self, left: Callable[[], float]) -> float:
+        """Seconds for a step of all runs."""
+        start = time.perf_counter()
+        for worker in self.at_work:
+            worker.send("block", steps=self.steps)
+        own, failed = [], []
+        for worker in self.at_work:  # every answer is taken, so that the next is to the next
+            try:
+                own.append(worker.receive(left()))
+            except Failed as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+        return (time.perf_counter() - start if len(own) > 1 else own[0]) / self.steps
+
+
+Results = dict[int, dict[str, Any]]  # runs -> strategy -> figures, or why there are none
+
+
+def measure(net: str, toy: bool, teams: list[Team], left: Callable[[], float]) -> Results:
+    results: Results = {}
+    batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else NETS[net][2:4]
+    sizes = dict.fromkeys(TOY_RUNS[net], 1.0) if toy else RUNS
+    for i, runs in enumerate(sizes):
+        part = contest.countdown(left() * sizes[runs] / sum(list(sizes.values())[i:]))
+        results[runs] = {}
+        ready = []
+        for j, team in enumerate(teams):
+            if team.strategy == STREAMS and runs == 1:
+                results[runs][team.strategy] = "as the scan"
+                continue
+            share = contest.countdown(part() / (len(teams) - j) * 0.9)
+            try:
+                took = team.prepare(net, runs, share)
+                team.steps = 1
+                once = min(team.block(share) for _ in range(2))
+                longest = examples // batch
+                team.steps = max(1, min(longest, round(BLOCK_SECONDS / once)))
+                ready.append((team, took))
+            except Failed as error:
+                results[runs][team.strategy] = str(error)
+                print(f"  {runs} runs, {team.strategy}: {error}", flush=True)
+        seconds: dict[str, list[float]] = {team.strategy: [] for team, _ in ready}
+        for repeat in range(2 if toy else 5):
+            if repeat and part() < 0:
+                break
+            for team, _ in ready:
+                try:
+                    seconds[team.strategy].append(team.block(left))
+                except Failed as error:
+                    results[runs][team.strategy] = str(error)
+        for team, took in ready:
+            if team.strategy in results[runs]:
+                continue
+            middle = statistics.median(seconds[team.strategy])
+            results[runs][team.strategy] = {
+                "ms_per_step_of_all": contest.spread([s * 1e3 for s in seconds[team.strategy]]),
+                "images_per_s": round(runs * batch / middle, 1),
+                "first_call_s": took,
+                "processes": len(team.at_work),
+            }
+            print(
+                f"  {runs} runs, {team.strategy}: {middle * 1e3:.2f} ms a step of all,"
+                f" {runs * batch / middle:,.0f} images/s",
+                flush=True,
+            )
+    return results
+
+
+def decided(results: Results) -> dict[str, Any]:
+    """The fastest strategy at each R, and the time of the most runs over that of one."""
+    times = {
+        runs: {w: v["ms_per_step_of_all"]["median"] for w, v in by.items() if isinstance(v, dict)}
+        for runs, by in results.items()
+    }
+    fastest = {runs: min(by, key=lambda w: by[w]) if by else None for runs, by in times.items()}
+    least = {runs: min(by.values()) for runs, by in times.items() if by}
+    most = max(results)
+    both = 1 in least and most in least and most > 1
+    return {
+        "strategy": fastest,
+        f"{most} runs over 1": round(least[most] / least[1], 2) if both else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=QUESTION)
+    parser.add_argument("--nets", nargs="+", choices=NETS, help="these alone")
+    parser.add_argument("--seconds", type=float, default=570, help="for all of it")
+    parser.add_argument("--toy", action="store_true", help="small, on a CPU: that it runs")
+    parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
+    strategies = (GROUPED, IM2COL, SCAN, STREAMS)
+    parser.add_argument("--work", choices=strategies, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return contest.serve(side_by_side(options.work, options.toy))
+    left = contest.countdown(options.seconds)
+    toy, origin, environment = contest.gpu_or_toy(options.toy)
+    flags = ["--toy"] if toy else []
+    nets = options.nets or (TOY_NETS if toy else list(NETS))
+    idle: dict[str, Any] | str = "not measured"
+    found: dict[str, Results] = {}
+    with ExitStack() as stack:
+
+        def start(strategy: str) -> Worker:
+            arguments = ["--work", strategy, *flags]
+            return stack.enter_context(Worker(strategy, __file__, arguments, environment))
+
+        count = {STREAMS: 2 if toy else MOST_STREAMS}
+        teams = [Team(s, count.get(s, 1), start) for s in strategies]
+        try:
+            teams[0].prepare("lenet5", 1, lambda: min(left(), 120))
+            steps = 8 if toy else IDLE_STEPS
+            idle = teams[0].workers[0].ask("idle", min(left(), 120), steps=steps)
+        except Failed as error:
+            idle = str(error)
+        show_idle(idle)
+        for i, net in enumerate(nets):
+            print(f"{net}:", flush=True)
+            rest = sum(NETS[n].share for n in nets[i:])
+            part = contest.countdown(left() * NETS[net].share / rest)
+            found[net] = measure(net, toy, teams, part)
+    show(found, toy)
+    if options.write:
+        verdict = {net: decided(results) for net, results in found.items()}
+        gpu = {"strategies": verdict, "idle": shares(idle)}
+        record = {"question": QUESTION, "toy": toy, "note": contest.TOY if toy else "", **origin}
+        record |= {"settings": settings(nets, toy, options.seconds)}
+        record |= {"gpu": contest.emptied(gpu) if toy else gpu}
+        record |= {"toy_on_cpu" if toy else "measured": {"side_by_side": found, "idle": idle}}
+        words = [*(["toy"] if toy else []), contest.machine(origin["device"])]
+        contest.write("gpu_sweep", " ".join(words), record)
+    return None
+
+
+def settings(nets: list[str], toy: bool, seconds: float) -> dict[str, Any]:
+    return {
+        "nets": {name: NETS[name]._asdict() for name in nets},
+        "runs": {name: TOY_RUNS[name] if toy else tuple(RUNS) for name in nets},
+        "batch": TOY_BATCH if toy else None,  # None: each net's own
+        "seconds": seconds,
+        "steps_of_the_profile": 8 if toy else IDLE_STEPS,
+        "goal_256_over_1": GOAL,
+        "goal_idle_between_steps": IDLE_GOAL,
+        "mps": MPS.exists(),
+    }
+
+
+def shares(idle: dict[str, Any] | str) -> dict[str, Any]:
+    """Between steps, by program; None where there was no GPU's stream to look at."""
+    names = ("the project's program", "scan of fixed length")
+    if isinstance(idle, str):
+        return dict.fromkeys(names)
+    return {name: (idle[name]["profile"] or {}).get("between_steps") for name in names}
+
+
+def show_idle(idle: dict[str, Any] | str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if isinstance(idle, str):
+        console.print(f"Idle time: {idle}")
+        return
+    table = Table(
+        *("one LeNet-5", "us a step", "idle between steps", "idle in all", "kernels a step"),
+        title=f"Does the GPU idle? Goal: under {IDLE_GOAL:.0%} between steps",
+    )
+    for name, found in idle.items():
+        us, profile = f"{found['us_per_step_without_profile']:.1f}", found["profile"]
+        if profile is None:
+            table.add_row(name, us, *["no stream in the trace"] * 3)
+            continue
+        between, everything = profile["between_steps"], profile["all"]
+        kernels = f"{profile['kernels_per_step']}"
+        table.add_row(name, us, f"{between:.1%}", f"{everything:.1%}", kernels)
+    console.print(table)
+
+
+def show(found: dict[str, Results], toy: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    strategies = (GROUPED, IM2COL, SCAN, STREAMS)
+    for net, results in found.items():
+        where = "images/s on this CPU, a toy" if toy else "images/s of all runs"
+        table = Table("runs", *strategies, "fastest", title=f"{net}, {where}")
+        verdict = decided(results)
+        for runs in sorted(results):
+            cells = []
+            for strategy in strategies:
+                value = results[runs][strategy]
+                cells.append(value if isinstance(value, str) else f"{value['images_per_s']:,.0f}")
+            table.add_row(str(runs), *cells, str(verdict["strategy"][runs]))
+        console.print(table)
+        for what, times in verdict.items():
+            if what != "strategy" and times is not None:
+                goal = f" (goal: at most {GOAL})" if net == "lenet5" and not toy else ""
+                console.print(f"{net}: the time of {what}: {times:.1f} times{goal}")
+
+
+if __name__ == "__main__":
+    main()
