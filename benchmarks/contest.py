@@ -101,7 +101,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        self.reader.join()
+        self.reader.join(5)
         self._end()
 
     def _read(self) -> None:
