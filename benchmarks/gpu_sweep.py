@@ -42,7 +42,7 @@ MOST_STREAMS, BLOCK_SECONDS = 4, 0.4
 GOAL = 8  # 256 runs of LeNet-5 in at most so many times the time of one
 IDLE_GOAL, IDLE_STEPS = 0.05, 100
 RUNNING = ("carry", "values", "order", "data")
-MPS = Path(tempfile.gettempdir()) / "nvidia-mps"  # without its daemon, processes take turns on the GPU
+MPS = Path(tempfile.gettempdir()) / "nvidia-mps"  # without its daemon, processes take turns
 
 
 class Net(NamedTuple):

@@ -112,7 +112,7 @@ def layers(compiled: str) -> dict[str, str]:
 def kind(name: str, where: Mapping[str, str]) -> str:
     """One of `KINDS`."""
     source = where.get(re.sub(r"[.-]", "_", name), "")
-    for words, table in ((source, LAYER), (name, LIBRARY)):
+    for words, table in ((name, LIBRARY), (source, LAYER)):
         for found, pattern in table.items():
             if re.search(pattern, words, re.IGNORECASE):
                 return found
