@@ -20,26 +20,20 @@ load slows PyTorch's several threads down more than anything else here.
 """
 
 import argparse
-import json
 import os
-import platform
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the latter for PyTorch's nets
+import contest
+from contest import CORES, Failed, Worker, ratio
 
 EXAMPLES, EVAL_BATCH, COHORT = 25_000, 250, 16
 QUESTION = "How long is a step on this CPU, beside PyTorch's?"
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 OURS, ALONE, TOGETHER, PLAIN = "ours", "16 runs in turn", "cohort of 16", "ours, plain lax"
 COMPILED = "PyTorch, compiled"
 TORCH = {f"PyTorch, threads: {n}": n for n in (1, CORES)}
@@ -223,42 +217,19 @@ CONTESTANTS: dict[str, Callable[[Net, str], Contestant]] = {
 
 
 def work(who: str, name: str) -> None:
-    """Answers a line of standard input: a task and its steps by seconds a step, else by facts."""
     block, facts = CONTESTANTS[who](NETS[name], name)
     for task in TASKS:
         for _ in range(2):
             block(task, 2)  # compiled and warm
-    print("ready", flush=True)
-    for line in sys.stdin:
-        task, _, steps = line.strip().partition(" ")
-        print(json.dumps(block(task, int(steps)) if task else facts()), flush=True)
+    contest.serve({"block": block, "facts": facts})
 
 
 # The contest ----------------------------------------------------------------------------------
 
 
-@contextmanager
-def contestant(who: str, name: str) -> Iterator[Callable[[str], Any]]:
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, __file__, "--work", who, "--net", name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    assert process.stdin and process.stdout
-    inlet, outlet = process.stdin, process.stdout
-
-    def ask(question: str) -> Any:
-        print(question, file=inlet, flush=True)
-        return json.loads(outlet.readline())
-
-    if outlet.readline().strip() != "ready":
-        sys.exit(f"{who}: did not start")
-    yield ask
-    inlet.close()
-    process.wait()
+def contestant(who: str, name: str) -> Worker:
+    arguments = ["--work", who, "--net", name]
+    return Worker(who, __file__, arguments, {"JAX_PLATFORMS": "cpu"})
 
 
 Seconds = dict[str, dict[str, list[float]]]  # task -> contestant -> a block's
@@ -270,7 +241,10 @@ def measure(name: str, repeats: int, steps: int) -> tuple[Seconds, dict[str, Any
     # A step by plain lax takes half a minute in the larger nets.
     names = [OURS, *([PLAIN] if name == "lenet5" else []), *cohort, *PEERS]
     with ExitStack() as stack:
-        asks = {who: stack.enter_context(contestant(who, name)) for who in names}
+        workers: dict[str, Worker] = {}
+        for who in names:  # each is warm before the next begins
+            workers[who] = stack.enter_context(contestant(who, name))
+            workers[who].ask("facts")
         seconds: Seconds = {
             task: {who: [] for who in names if task == "train" or who not in cohort}
             for task in TASKS
@@ -278,16 +252,9 @@ def measure(name: str, repeats: int, steps: int) -> tuple[Seconds, dict[str, Any
         for _ in range(repeats):
             for task, by in seconds.items():
                 for who in by:
-                    by[who].append(asks[who](f"{task} {max(1, steps // SHORTER.get(who, 1))}"))
-        return seconds, {who: ask("") for who, ask in asks.items()}
-
-
-def ratio(above: list[float], below: list[float]) -> dict[str, float]:
-    """Of neighbours in time: median and quartiles."""
-    low, middle, high = statistics.quantiles(
-        [a / b for a, b in zip(above, below, strict=True)], n=4, method="inclusive"
-    )
-    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
+                    n = max(1, steps // SHORTER.get(who, 1))
+                    by[who].append(workers[who].ask("block", task=task, steps=n))
+        return seconds, {who: worker.ask("facts") for who, worker in workers.items()}
 
 
 def ratios(by: dict[str, list[float]]) -> dict[str, dict[str, float]]:
@@ -314,7 +281,10 @@ def main() -> None:
     if busy > 0.5:
         print(f"Warning: the load before the start is {busy:.1f}; an idle machine gives the truth.")
     steps = options.steps or NETS[options.net].steps
-    seconds, facts = measure(options.net, options.repeats, steps)
+    try:
+        seconds, facts = measure(options.net, options.repeats, steps)
+    except Failed as error:
+        sys.exit(str(error))
     show(options.net, seconds)
     if options.write:
         settings = {"net": options.net, **NETS[options.net]._asdict(), "repeats": options.repeats}
@@ -340,12 +310,7 @@ def show(name: str, seconds: Seconds) -> None:
 
 
 def write(settings: dict[str, Any], seconds: Seconds, facts: dict[str, Any]) -> None:
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    from jaxcnn import provenance
-
-    origin = provenance.collect()
-    machine = f"{settings['net']} {origin['device']['cpu'] or platform.machine()} {CORES} cores"
-    slug = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+    origin = contest.origin({"JAX_PLATFORMS": "cpu"})
     tasks = {
         task: {
             "ms_per_run_step": {w: round(statistics.median(s) * 1e3, 3) for w, s in by.items()},
@@ -355,10 +320,7 @@ def write(settings: dict[str, Any], seconds: Seconds, facts: dict[str, Any]) -> 
         for task, by in seconds.items()
     }
     record = {"question": QUESTION, **origin, "settings": settings, **tasks, "facts": facts}
-    path = ROOT / "benchmarks" / "records" / f"cpu_step-{slug}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"Written: {path.relative_to(ROOT)}")
+    contest.write("cpu_step", f"{settings['net']} {contest.machine(origin['device'])}", record)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ RECIPES = {
             "optim.warmup": 0.1,
             "optim.weight_decay": 5e-4,
             "train.batch_size": 256,
-            "train.epochs": 6.0,
+            "train.epochs": 10.0,  # 99.1 % of the validation split in two seeds; 6: 99.05 %
         },
         *(0.990, 1.0),
         {"data.train_examples": 2000, "train.batch_size": 64, "train.steps": 30}
