@@ -1,0 +1,113 @@
+"""What the benchmarks conclude from a trace and from answers, on small ones made by hand."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import contest  # noqa: E402
+import gpu_time_to  # noqa: E402
+import traces  # noqa: E402
+from traces import Event  # noqa: E402
+
+
+def loop(steps: int, between: float) -> list[Event]:
+    """A shuffle; then each step: two kernels of 3, 1 apart; 2 later the condition of 2, one time
+    more.
+    """
+    events, now = [Event("sort", 0, 50)], 60.0
+
+    def run(name: str, length: float, gap: float) -> None:
+        nonlocal now
+        events.append(Event(name, now, now + length))
+        now += length + gap
+
+    run("compare", 2, between)
+    for _ in range(steps):
+        run("conv_fprop", 3, 1)
+        run("loop_add_fusion_3", 3, 2)
+        run("compare", 2, between)
+    return events
+
+
+@pytest.mark.parametrize("between", [0.0, 4.0])
+def test_idle_tells_gaps_between_steps_from_those_inside(between: float) -> None:
+    found = traces.idle(loop(10, between), 10)
+    span = 10 * (3 + 1 + 3 + 2 + 2) + 9 * between
+    assert found is not None
+    assert found["between_steps"] == round(9 * (2 + between) / span, 4)
+    assert found["all"] == round((10 * (1 + 2) + 9 * between) / span, 4)
+    assert found["kernels_per_step"] == 3
+
+
+def test_idle_of_a_trace_without_the_steps() -> None:
+    assert traces.idle([], 10) is None
+    assert traces.idle([Event("sort", 0, 50)], 10) is None
+
+
+def test_overlapping_streams_are_busy_once() -> None:
+    events = [Event("a", 0, 10), Event("b", 2, 6), Event("a", 12, 20), Event("b", 12, 22)]
+    found = traces.idle(events, 2)
+    assert found is not None
+    assert found["all"] == found["between_steps"] == round(2 / 22, 4)
+
+
+def test_kernels_go_to_what_they_came_from() -> None:
+    compiled = """
+      %loop_add_fusion.3 = bf16[8]{0} fusion(%a), metadata={op_name="jit(f)/conv1_bn/add" x=1}
+      %input_transpose_fusion = bf16[8]{0} fusion(%a), metadata={op_name="jit(f)/conv1_bn/x"}
+      ROOT %loop_convert_fusion = f32[8]{0} fusion(%b), metadata={op_name="jit(f)/fc/convert"}
+    """
+    layers = traces.layers(compiled)
+    expected = {
+        "loop_add_fusion_3": "BatchNorm",
+        "loop_convert_fusion": traces.ELEMENTWISE,
+        "sm90_xmma_dgrad_implicit_gemm_bf16": "convolution",
+        "nvjet_hsh_128x256": "matrix products",
+        "void cudnn::ops::nchwToNhwcKernel": "copies",
+        "input_transpose_fusion": "copies",
+        "MemcpyD2D": "copies",
+    }
+    assert {name: traces.kind(name, layers) for name in expected} == expected
+    events = [Event("loop_add_fusion_3", 0, 3), Event("MemcpyD2D", 3, 4)]
+    found = traces.shares(events, layers)
+    assert found is not None
+    assert (found["BatchNorm"], found["copies"], sum(found.values())) == (0.75, 0.25, 1)
+    assert traces.longest(events, layers)[0]["from"] == "jit(f)/conv1_bn/add"
+
+
+def test_seconds_to_a_target_that_the_mean_misses_are_none() -> None:
+    seeds = [{"seconds": 9.0, "accuracy": 0.95}, {"seconds": 2.0, "accuracy": 0.92}]
+    assert gpu_time_to.summary(seeds, 0.94)["seconds_to_target"] is None
+    assert gpu_time_to.summary(seeds, 0.93)["seconds_to_target"] == 2.0
+
+
+def test_a_contestant_that_fails_is_reported_and_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import os, sys, time; sys.path.insert(0, {str(BENCHMARKS)!r}); import contest\n"
+        "contest.serve({'half': lambda x: [print('noise'), x / 2][1],"
+        " 'hang': lambda: time.sleep(60), 'die': lambda: os._exit(3)})\n"
+    )
+    with contest.Worker("a", str(script), [], {}) as worker:
+        assert worker.ask("half", x=3) == 1.5
+        with pytest.raises(contest.Failed, match="a: TypeError"):
+            worker.ask("half", x="3")
+        assert worker.ask("half", 30, x=5) == 2.5
+        with pytest.raises(contest.Failed, match=r"no answer in 0\.1 s|no answer in 0 s"):
+            worker.ask("hang", 0.1)
+        assert worker.process.poll() is not None
+    with contest.Worker("b", str(script), [], {}) as worker:
+        with pytest.raises(contest.Failed, match="b: ended with 3"):
+            worker.ask("die", 30)
+
+
+def test_a_toys_gpu_columns_are_empty() -> None:
+    columns = contest.emptied({"lenet5": {"seconds": {"median": 1.0}, "runs": [1, 2]}})
+    assert json.loads(json.dumps(columns)) == {
+        "lenet5": {"seconds": {"median": None}, "runs": None}
+    }
