@@ -71,6 +71,7 @@ class GoogLeNet(nn.Module):
         def pool(x: jax.Array, name: str, window: int | None = None) -> jax.Array:
             return self._pool(x, window or self.pool_window, self.pool_stride, name)
 
+        ops.lookup(dict.fromkeys(("5x5/3", "adaptive")), self.side_pool, "model.side_pool")
         if self.transform_input:
             x = _transform(x)
         x = lrn(pool(conv(x, 64, 7, "conv1", 2), "pool1"))

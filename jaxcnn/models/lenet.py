@@ -108,6 +108,16 @@ class LeNet(nn.Module):
                 f"model.widths, model.head: {self.widths}, {self.head}; a LeNet has two"
                 " convolutions and at most two hidden fully-connected layers."
             )
+        inputs = {i for maps in self.c3_maps or () for i in maps}
+        if inputs and (self.widths[0] <= max(inputs) or self.widths[1] != len(self.c3_maps or ())):
+            raise InputError(
+                f"model.widths: {self.widths}; the connections of C3 are given for"
+                f" {max(inputs) + 1} and {len(self.c3_maps or ())} maps."
+            )
+        if self.rbf and self.head[-1:] != (84,):
+            raise InputError(
+                f"model.head: {self.head}; the codes are of 84 bits, so it ends in 84."
+            )
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, moments = self.initializer, (self.bn_momentum, self.bn_epsilon)
 

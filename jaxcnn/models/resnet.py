@@ -29,7 +29,12 @@ STAGES = {
     152: ((3, 8, 36, 3), True),
 }
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)  # section 4.2: 6n + 2 layers, n blocks in each of three stages
-SHORTCUTS = ("A", "B", "C", None)
+CHOICES = {
+    "shortcut": ("A", "B", "C", None),
+    "stride_at": ("1x1", "3x3"),
+    "zeros_at": ("end", "both"),
+    "stem": ("7x7", "3x3"),
+}
 
 
 class Block(nn.Module):
@@ -110,9 +115,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x [B, H, W, C] -> logits [B, K]."""
-        if self.shortcut not in SHORTCUTS:
-            choices = ", ".join(map(repr, SHORTCUTS))
-            raise InputError(f"model.shortcut: {self.shortcut!r} is not one of {choices}.")
+        for field, choices in CHOICES.items():
+            ops.lookup(dict.fromkeys(choices), getattr(self, field), f"model.{field}")
         if len(self.blocks) != len(self.widths):
             raise InputError(
                 f"model.blocks: {self.blocks} is of {len(self.blocks)} stages, model.widths"
