@@ -43,7 +43,7 @@ class Autoencoder(nn.Module):
         extras: the 'code' [B, widths[-1]].
 
         `layer` k instead runs the one autoencoder that layer k is: from the codes of layer k - 1,
-        as given, to their reconstruction, both [B, D], the former as the extra 'target'; no dropout.
+        as given, to their reconstruction, both [B, D], the former as 'target'; without dropout.
         """
         x = x.reshape(x.shape[0], -1)
         sizes = (x.shape[1], *self.widths)
