@@ -68,12 +68,15 @@ def show(
     settings: Settings = (),
     data_dir: DataDir = None,
 ) -> None:
-    """An experiment as it will run: base run, arms, grid, predictions, presets.
+    """An experiment as it will run: base run, arms, grid, predictions, presets, and what is set of
+    XLA, jax and the allocator.
 
     Example: python launch.py show relu_vs_sigmoid --preset quick
     """
+    from jaxcnn import backend
     from jaxcnn import show as view
 
+    backend.set_up()
     for exp in _select(names, preset, arms, seeds, settings):
         view.show(exp, preset, data_dir, console)
 

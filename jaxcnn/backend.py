@@ -2,11 +2,11 @@
 is.
 """
 
-import contextlib
 import ctypes
 import functools
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,6 +17,7 @@ CACHE_BYTES = 4 * 2**30  # the programs that were not used for longest go first
 # M_MMAP_MAX.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": (-1, 2**31 - 1), "MALLOC_TOP_PAD_": (-2, 64 * 2**20)}
 MALLOC |= {"MALLOC_MMAP_MAX_": (-4, 0)}
+_done: dict[str, Any] = {"allocator": None}  # the C library cannot be asked what it was told
 
 
 # XLA hands single convolutions on a CPU to YNNPACK by default, whose layouts cost more than they
@@ -46,7 +47,7 @@ def set_up() -> None:
     The first so that runs stand side by side on a CPU too (sharding.plan); JAX_NUM_CPU_DEVICES
     gives another number. The second in ~/.cache/jaxcnn; JAX_COMPILATION_CACHE_DIR moves it and
     JAX_ENABLE_COMPILATION_CACHE=0 turns it off. The third where the C library is glibc; any of its
-    own variables (`MALLOC`) turns it off.
+    own variables (`MALLOC`, GLIBC_TUNABLES) turns it off. `settings` says what came of it.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ and (
         "host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
@@ -58,12 +59,45 @@ def set_up() -> None:
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if not any(name in os.environ for name in MALLOC):
-        # Another C library, or none that can be asked, has no mallopt.
-        with contextlib.suppress(OSError, AttributeError, TypeError):
-            mallopt = ctypes.CDLL(None).mallopt
-            for parameter, value in MALLOC.values():
-                mallopt(parameter, value)
+    _done["allocator"] = _keep_memory()
+
+
+def settings() -> dict[str, Any]:
+    """What is set, for records: `compiler_options`; `cpu_devices`, None where XLA_FLAGS decides;
+    `allocator`, None where it is as the C library has it. No folder of this machine.
+    """
+    devices = jax.config.values["jax_num_cpu_devices"]
+    return {
+        "compiler_options": compiler_options(),
+        "cpu_devices": devices if devices > 0 else None,
+        **_done,
+    }
+
+
+def kept_programs() -> str | None:
+    """The folder of compiled programs; None where none are kept."""
+    on = jax.config.values["jax_enable_compilation_cache"]
+    return jax.config.values["jax_compilation_cache_dir"] if on else None
+
+
+def _keep_memory() -> dict[str, int] | str | None:
+    """M_... -> value as the C library took it, or the user's own variable, or None: another C
+    library, or none that can be asked, has no mallopt.
+    """
+    own = [name for name in MALLOC if name in os.environ]
+    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
+        own.append("GLIBC_TUNABLES")
+    if own:
+        return "the user's own: " + ", ".join(f"{name}={os.environ[name]}" for name in own)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return None
+    taken = {}
+    for name, (parameter, value) in MALLOC.items():
+        if mallopt(parameter, value) == 1:
+            taken[name.strip("_").replace("MALLOC", "M")] = value
+    return taken or None
 
 
 def _cores() -> int:

@@ -23,7 +23,7 @@ def collect() -> dict[str, Any]:
         "versions": _versions(),
         "device": _device(),
         "flags": os.environ.get("XLA_FLAGS", ""),
-        "compiler_options": backend.compiler_options(),
+        **backend.settings(),
         "command": records.command(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -62,14 +62,26 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             f"tuning seeds {_span(exp.tune_seeds)}: {tuned} runs;"
             f" chosen by the {exp.tune_by}, mean over seeds"
         )
-    for option, value in backend.compiler_options().items():
-        console.print(f"compiled with {option}={value}", soft_wrap=True)
+    _show_settings(console)
     for prediction in exp.predictions:
         beside = f"  [dim]published: {prediction.published} ({prediction.source})[/]"
         console.print(f"predicts: {prediction}{beside if prediction.published else ''}")
     for name, changes in experiment.presets_of(exp).items():
         text = ", ".join(f"{path.removeprefix('base.')}={value}" for path, value in changes.items())
         console.print(f"preset [bold]{name}[/]: {text or 'as written'}")
+
+
+def _show_settings(console: Console) -> None:
+    """Of XLA, jax and the C library, as `launch.py run` would set them."""
+    settings = backend.settings()
+    for option, value in settings["compiler_options"].items():
+        console.print(f"compiled with {option}={value}", soft_wrap=True)
+    console.print(f"compiled programs are kept in {backend.kept_programs()}", soft_wrap=True)
+    console.print(f"CPU devices: {settings['cpu_devices'] or 'as XLA_FLAGS has it'}")
+    allocator = settings["allocator"] or "as the C library has it"
+    if isinstance(allocator, dict):
+        allocator = ", ".join(f"{name}={value}" for name, value in allocator.items())
+    console.print(f"allocator: {allocator}", soft_wrap=True)
 
 
 def _resolved(run: config.Run) -> dict[str, str]:

@@ -47,6 +47,9 @@ def test_show_resolves_what_will_run(command: Launch) -> None:
         r"seeds 0\.\.9: 30 runs",
         r"predicts: relu has fewer steps to 5 % training error than tanh",
         r"preset quick: train\.steps=300",
+        r"compiled programs are kept in .*jax",
+        r"CPU devices: 8",
+        r"allocator: (M_TRIM_THRESHOLD=\d+|the user.s own|as the C library)",
     ):
         assert re.search(said, out), (said, out)
 
@@ -135,6 +138,7 @@ def test_run_writes_everything_and_report_makes_it_again(command: Launch, tmp_pa
     assert info["config"]["model"]["activation"] == "relu"
     assert info["parameters"] == 61_706 and info["steps"] == 4 and info["arm"] == "relu"
     assert {"commit", "dirty", "versions", "device", "command", "data"} <= info.keys()
+    assert {"compiler_options", "cpu_devices", "allocator"} <= info.keys()
 
     before = (reports / "table.csv").read_bytes()
     (reports / "table.csv").unlink()
