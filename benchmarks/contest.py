@@ -30,7 +30,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the latter for PyTorch's nets
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 TOY = "A toy run on a CPU: it shows that the script runs. Every GPU figure is empty (null)."
-ORIGIN = "import json; from jaxcnn import provenance; print(json.dumps(provenance.collect()))"
+ORIGIN = """
+import json
+from jaxcnn import backend, provenance
+backend.set_up()
+print(json.dumps(provenance.collect()))
+"""
 
 
 class Failed(Exception):
@@ -136,6 +141,14 @@ def serve(functions: Mapping[str, Callable[..., Any]]) -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def load() -> float:
+    """Of the last minute; a warning where something else may be running."""
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"Warning: the load before the start is {busy:.1f}; an idle machine gives the truth.")
+    return busy
+
+
 def countdown(seconds: float) -> Callable[[], float]:
     """Seconds that are left."""
     end = time.monotonic() + seconds
@@ -214,7 +227,7 @@ def write(stem: str, words: str, record: Mapping[str, Any]) -> None:
     path = RECORDS / f"{stem}-{slug}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"Written: {path.relative_to(ROOT)}")
+    print(f"Written: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 
 def emptied(tree: Any) -> Any:

@@ -20,7 +20,6 @@ load slows PyTorch's several threads down more than anything else here.
 """
 
 import argparse
-import os
 import shutil
 import statistics
 import sys
@@ -277,9 +276,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.work:
         return work(options.work, options.net)
-    busy = os.getloadavg()[0]
-    if busy > 0.5:
-        print(f"Warning: the load before the start is {busy:.1f}; an idle machine gives the truth.")
+    busy = contest.load()
     steps = options.steps or NETS[options.net].steps
     try:
         seconds, facts = measure(options.net, options.repeats, steps)

@@ -2,6 +2,7 @@
 
     python benchmarks/cpu_sweep.py             # a table
     python benchmarks/cpu_sweep.py --write     # and a record in benchmarks/records/
+    python benchmarks/cpu_sweep.py --toy       # that it runs: two seeds of some steps
 
 Whole processes from start to exit: imports, data, compiling, 16 seeds of training on MNIST, a point
 of the curve (training and validation error) each epoch, the test error, what is written. Ours is
@@ -22,16 +23,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import contest
+from contest import CORES, ROOT
 
 QUESTION = "How long does a whole sweep of 16 LeNet-5 runs take on this CPU, beside PyTorch's?"
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-SEEDS, BATCH, VALIDATION, POINT = 16, 128, 2000, 2000
 COLD, WARM = "ours, first launch", "ours, later launch"
 APART, TOGETHER = "PyTorch, a process a core", "PyTorch, a thread a core"
+
+
+class Size(NamedTuple):
+    seeds: int = 16
+    batch: int = 128
+    validation: int = 2000
+    point: int = 2000  # training examples of a point of the curve
+    epochs: float = 1.0  # of each run
+
+
+TOY = Size(seeds=2, validation=250, point=250, epochs=0.02)
 
 EXPERIMENT = """
 from jaxcnn.config import Data, Model, Optim, Run, Train
@@ -53,32 +63,32 @@ EXPERIMENT = Experiment(
 """
 
 
-def ours(folder: Path, epochs: float) -> None:
+def ours(folder: Path, size: Size) -> None:
     path = folder / "sweep.py"
-    known = {"validation": VALIDATION, "batch": BATCH, "point": POINT, "seeds": SEEDS}
-    path.write_text(EXPERIMENT.format(epochs=epochs, **known))
+    path.write_text(EXPERIMENT.format(**size._asdict()))
     with tempfile.TemporaryDirectory(dir=folder) as out:
         command = [sys.executable, str(ROOT / "launch.py"), "run", str(path), "--out", out]
         subprocess.run(command, check=True, capture_output=True, env=_environment(folder))
         done = list(Path(out).glob("sweep/*/*/test.json"))
-        assert len(done) == SEEDS, f"{len(done)} of {SEEDS} runs have a test error"
+        assert len(done) == size.seeds, f"{len(done)} of {size.seeds} runs have a test error"
 
 
-def pytorch(folder: Path, epochs: float, processes: int) -> None:
-    shares = [range(SEEDS)[i::processes] for i in range(processes)]
-    command = [sys.executable, __file__, "--epochs", str(epochs), "--work"]
+def pytorch(folder: Path, size: Size, processes: int) -> None:
+    shares = [range(size.seeds)[i::processes] for i in range(processes)]
+    command = [sys.executable, __file__, "--work", json.dumps(size)]
     running = [
         subprocess.Popen(
             [*command, ",".join(map(str, share)), str(CORES // processes), str(folder)],
             env=_environment(folder),
         )
         for share in shares
+        if share
     ]
     assert all(process.wait() == 0 for process in running)
-    assert len(list(folder.glob("torch-*.json"))) == SEEDS
+    assert len(list(folder.glob("torch-*.json"))) == size.seeds
 
 
-def work(seeds: list[int], threads: int, folder: Path, epochs: float) -> None:
+def work(size: Size, seeds: list[int], threads: int, folder: Path) -> None:
     """PyTorch's side, in its own process."""
     import numpy as np
     import torch
@@ -90,12 +100,12 @@ def work(seeds: list[int], threads: int, folder: Path, epochs: float) -> None:
     splits, _ = readers.packaged_mnist()
 
     def tensors(split: Any, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        images = torch.from_numpy(np.ascontiguousarray(split.images[rows].transpose(0, 3, 1, 2)))
+        images = torch.from_numpy(split.images[rows].transpose(0, 3, 1, 2).copy())
         return images, torch.from_numpy(split.labels[rows].astype(np.int64))
 
-    train = tensors(splits["train"], slice(VALIDATION, None))
+    train = tensors(splits["train"], slice(size.validation, None))
     validation, test = (
-        tensors(splits["train"], slice(VALIDATION)),
+        tensors(splits["train"], slice(size.validation)),
         tensors(splits["test"], slice(None)),
     )
     mean = (train[0].float() / 255).mean()
@@ -122,17 +132,19 @@ def work(seeds: list[int], threads: int, folder: Path, epochs: float) -> None:
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(net.parameters(), lr=0.03, momentum=0.9)
         n = len(train[1])
-        steps, each = round(epochs * (n // BATCH)), n // BATCH
+        steps, each = round(size.epochs * (n // size.batch)), n // size.batch
         curve: list[Any] = []
         for step in range(steps):
             if step % each == 0:
                 order = torch.randperm(n)
-                curve.append((error(net, train, POINT), error(net, validation, VALIDATION)))
-            rows = order[step % each * BATCH :][:BATCH]  # type: ignore[possibly-undefined]
+                curve.append(
+                    (error(net, train, size.point), error(net, validation, size.validation))
+                )
+            rows = order[step % each * size.batch :][: size.batch]  # type: ignore[possibly-undefined]
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(prepared(train[0][rows])), train[1][rows]).backward()
             optimizer.step()
-        curve.append((error(net, train, POINT), error(net, validation, VALIDATION)))
+        curve.append((error(net, train, size.point), error(net, validation, size.validation)))
         result = {"curve": curve, "test": error(net, test, len(test[1]))}
         (folder / f"torch-{seed}.json").write_text(json.dumps(result))
 
@@ -143,17 +155,17 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**clean, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
 
 
-def measure(repeats: int, epochs: float) -> dict[str, list[float]]:
+def measure(repeats: int, size: Size) -> dict[str, list[float]]:
     """Seconds of each whole sweep, in turn."""
     seconds: dict[str, list[float]] = {}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             contestants: dict[str, Callable[[], None]] = {
-                COLD: lambda f=folder: ours(f, epochs),
-                WARM: lambda f=folder: ours(f, epochs),
-                APART: lambda f=folder: pytorch(f, epochs, CORES),
-                TOGETHER: lambda f=folder: pytorch(f, epochs, 1),
+                COLD: lambda f=folder: ours(f, size),
+                WARM: lambda f=folder: ours(f, size),
+                APART: lambda f=folder: pytorch(f, size, CORES),
+                TOGETHER: lambda f=folder: pytorch(f, size, 1),
             }
             for who, sweep in contestants.items():
                 start = time.perf_counter()
@@ -166,30 +178,31 @@ def measure(repeats: int, epochs: float) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=1.0, help="of each run")
+    parser.add_argument("--epochs", type=float, default=Size().epochs, help="of each run")
+    parser.add_argument("--toy", action="store_true", help="small, and once: that it runs")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
-    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        seeds, threads, folder = options.work
-        work([*map(int, seeds.split(","))], int(threads), Path(folder), options.epochs)
-        return
-    seconds = measure(options.repeats, options.epochs)
+        size, seeds, threads, folder = options.work
+        sizes = Size(*json.loads(size))
+        return work(sizes, [*map(int, seeds.split(","))], int(threads), Path(folder))
+    busy = contest.load()
+    size = TOY if options.toy else Size(epochs=options.epochs)
+    seconds = measure(1 if options.toy else options.repeats, size)
     median = {who: statistics.median(s) for who, s in seconds.items()}
     peer = min(APART, TOGETHER, key=lambda who: median[who])
     ratios = {f"{who} / {peer}": round(median[who] / median[peer], 3) for who in (COLD, WARM)}
     for what, value in ratios.items():
         print(f"{what}: {value:.2f}")
     if options.write:
-        from jaxcnn import provenance
-
-        settings = {"seeds": SEEDS, "batch": BATCH, "epochs": options.epochs}
-        record = {"question": QUESTION, **provenance.collect(), "settings": settings}
+        origin = contest.origin({"JAX_PLATFORMS": "cpu"})
+        record = {"question": QUESTION, "toy": options.toy, **origin}
+        record |= {"settings": {**size._asdict(), "load_before": busy}}
         record |= {"seconds": seconds, "ratios": ratios}
-        path = ROOT / "benchmarks" / "records" / "cpu_sweep.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(record, indent=2) + "\n")
-        print(f"Written: {path.relative_to(ROOT)}")
+        words = [*(["toy"] if options.toy else []), contest.machine(origin["device"])]
+        contest.write("cpu_sweep", " ".join(words), record)
+    return None
 
 
 if __name__ == "__main__":

@@ -1,35 +1,58 @@
-"""Writes benchmarks/README.md from the records.
+"""Writes benchmarks/README.md, and the figures that it shows, from the records.
 
 python benchmarks/readme.py
 """
 
 import json
+import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
 HEAD = """# Benchmarks
 
 One file a question of speed; a peer in the same run, in turn; medians. `records/` has what was
 measured and where; this page is made from it by `python benchmarks/readme.py`.
 """
+GPU = ("gpu_train", "gpu_sweep", "gpu_time_to")
+Record = dict[str, Any]
 
 
-def render() -> str:
+def render(records: Path = HERE / "records") -> tuple[str, dict[str, str]]:
+    """The page, and its figures: name -> SVG. Records of toys are left out."""
     parts = [HEAD]
-    records = [json.loads(p.read_text()) for p in sorted(HERE.glob("records/cpu_step-*.json"))]
-    for machine in dict.fromkeys(_machine(r) for r in records):
-        ours = [r for r in records if _machine(r) == machine]
-        parts.append(_steps(machine, ours))
-    return "\n".join(parts)
+    steps = _read(records, "cpu_step")
+    for machine in dict.fromkeys(map(_machine, steps)):
+        parts.append(_steps(machine, [r for r in steps if _machine(r) == machine]))
+    parts += map(_sweep, _read(records, "cpu_sweep"))
+    figures = {}
+    for i, record in enumerate(_read(records, "scaling")):
+        name = f"scaling-{i + 1}.svg" if i else "scaling.svg"
+        parts.append(_scaling(record, name))
+        figures[name] = figure(record["points"])
+    parts.append(_gpu({stem: _read(records, stem) for stem in GPU}))
+    return "\n".join(parts), figures
 
 
-def _machine(record: dict[str, Any]) -> str:
+def _read(folder: Path, stem: str) -> list[Record]:
+    found = [json.loads(p.read_text()) for p in sorted(folder.glob(f"{stem}-*.json"))]
+    return [record for record in found if not record.get("toy")]
+
+
+def _machine(record: Record) -> str:
     device = record["device"]
-    return f"{device['cpu']}, {device['cores']} cores"
+    cpu = f"{device['cpu']}, {device['cores']} cores"
+    return cpu if device["platform"] == "cpu" else device["kind"]
 
 
-def _steps(machine: str, records: list[dict[str, Any]]) -> str:
+def _made_with(record: Record) -> str:
+    return f"jax {record['versions']['jax']}; commit `{(record['commit'] or 'unknown')[:10]}`."
+
+
+def _steps(machine: str, records: list[Record]) -> str:
     """A row a net and task: ours, the fastest PyTorch, their ratio with its middle half."""
     lines = [
         f"\n## A step on a CPU ({machine})\n",
@@ -56,5 +79,166 @@ def _steps(machine: str, records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _sweep(record: Record) -> str:
+    """Whole processes: the median of each contestant, and the ratios to the fastest PyTorch."""
+    settings = record["settings"]
+    lines = [
+        f"\n## A whole sweep on a CPU ({_machine(record)})\n",
+        f"`python benchmarks/cpu_sweep.py --write`: {settings['seeds']} seeds of LeNet-5,"
+        f" {settings['epochs']:g} epochs each, from the start of the process to its exit.\n",
+        "| contestant | seconds, median | fastest |",
+        "|---|---|---|",
+    ]
+    for who, seconds in record["seconds"].items():
+        lines.append(f"| {who} | {statistics.median(seconds):.1f} | {min(seconds):.1f} |")
+    ratios = "; ".join(f"{what}: {value:.2f}" for what, value in record["ratios"].items())
+    return "\n".join([*lines, f"\n{ratios}. {_made_with(record)}\n"])
+
+
+def _scaling(record: Record, name: str) -> str:
+    usual = record["settings"]["usual"]
+    failed = [
+        f"{net} at {panel} {point['at']:,}: {point['failed']}"
+        for panel, series in record["points"].items()
+        for net, points in series.items()
+        for point in points
+        if "failed" in point
+    ]
+    return "\n".join(
+        [
+            f"\n## Scaling ({_machine(record)})\n",
+            "`python benchmarks/scaling.py --write`: how time and memory grow with the runs side by"
+            " side, the batch,\nthe depth and the size of the data set. Where nothing else is said:"
+            f" LeNet-5, {usual['runs']} run, batch {usual['batch']}; ResNets\nof batch 64 along the"
+            " depth. Program: XLA's arguments and temporaries. Resident:\nthe most that the"
+            " process held, compiling included.\n",
+            f"![time and memory against runs, batch, depth and data]({name})\n",
+            *(f"Failed: {words}\n" for words in failed),
+            f"{_made_with(record)}\n",
+        ]
+    )
+
+
+# panel -> what stands under its axis, and what grows: title -> the record's name for it
+FIGURE = {
+    "runs": ("runs side by side", {"step of all runs, ms": "ms_per_step"}),
+    "batch": ("batch", {"step, ms": "ms_per_step"}),
+    "depth": ("depth", {"step, ms": "ms_per_step", "compiling, s": "compile_s"}),
+    "data": ("examples", {"step, ms": "ms_per_step", "epoch's order, ms": "order_ms"}),
+}
+MEMORY = {
+    "runs": {"program, MB": "program_mb", "resident, MB": "resident_mb"},
+    "batch": {"program, MB": "program_mb", "resident, MB": "resident_mb"},
+    "depth": {"program, MB": "program_mb"},
+    "data": {"data, MB": "data_mb"},
+}
+
+
+def figure(points: Record) -> str:
+    """SVG: the same record gives the same bytes."""
+    from jaxcnn import plots
+
+    panels: dict[str, Any] = {}
+    for panel, (x, times) in FIGURE.items():
+        panels[x] = {}
+        for title, name in {**times, **MEMORY[panel]}.items():
+            series = {
+                net: {p["at"]: _middle(p[name]) for p in found if p.get(name)}
+                for net, found in points[panel].items()
+            }
+            measured = {net: values for net, values in series.items() if values}
+            if measured:  # a system may not say what is resident
+                panels[x][title] = measured
+    return plots.svg(plots.scaling(panels))
+
+
+def _middle(value: Any) -> float:
+    return value["median"] if isinstance(value, dict) else value
+
+
+def _gpu(records: dict[str, list[Record]]) -> str:
+    """What was measured on GPUs; for what was not, the command that measures it."""
+    tables = {"gpu_train": _gpu_train, "gpu_sweep": _gpu_sweep, "gpu_time_to": _gpu_time_to}
+    lines = ["\n## GPU\n"]
+    missing = [stem for stem in GPU if not records[stem]]
+    if missing:
+        lines.append("No record yet; on a machine with an NVIDIA GPU, each in ten minutes:\n")
+        lines.append("```bash")
+        lines += [f"python benchmarks/{stem}.py --write" for stem in missing]
+        lines.append("```\n")
+    for stem in GPU:
+        for record in records[stem]:
+            lines.append(f"### {record['question']}\n")
+            lines += tables[stem](record)
+            lines.append(f"\n{_machine(record)}; {_made_with(record)}\n")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _gpu_train(record: Record) -> list[str]:
+    lines = [
+        "| net | ours, images/s | torchvision compiled | eager | ours / torchvision |"
+        " of compute | of memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for net, row in record["gpu"].items():
+        speeds = (
+            row[f"{who}_images_per_s"]
+            for who in ("ours", "torchvision_compiled", "torchvision_eager")
+        )
+        share = row["share_of_ceiling"]
+        cells = [
+            *(_number(speed, ",.0f") for speed in speeds),
+            _number(row["ours_over_torchvision"], ".2f"),
+            *(_number(share[what], ".0%") for what in ("compute", "memory")),
+        ]
+        lines.append(f"| `{net}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _gpu_sweep(record: Record) -> list[str]:
+    lines = ["| net | runs | fastest strategy |", "|---|---|---|"]
+    more = []
+    for net, verdict in record["gpu"]["strategies"].items():
+        for runs, strategy in sorted(verdict["strategy"].items(), key=lambda item: int(item[0])):
+            lines.append(f"| `{net}` | {runs} | {strategy or 'none ran'} |")
+        more += [
+            f"`{net}`: the time of {what}: {times:.1f} times."
+            for what, times in verdict.items()
+            if what != "strategy" and times is not None
+        ]
+    more += [
+        f"One LeNet-5, {name}: idle between steps {share:.1%}."
+        for name, share in record["gpu"]["idle"].items()
+        if share is not None
+    ]
+    return [*lines, "", *more]
+
+
+def _gpu_time_to(record: Record) -> list[str]:
+    lines = [
+        "| task | target | seconds of the recipe | test pictures right, mean | reached in, s |"
+        " compiling, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, row in record["gpu"].items():
+        reached = row["seconds_to_target"]
+        cells = [
+            f"{record['settings']['targets'][task]:.1%}",
+            _number((row["seconds"] or {}).get("median"), ".2f"),
+            _number(row["accuracy_mean"], ".2%"),
+            "not reached" if reached is None else f"{reached:.2f}",
+            _number(row["compile_s"], ".1f"),
+        ]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return lines
+
+
 if __name__ == "__main__":
-    (HERE / "README.md").write_text(render(), encoding="utf-8")
+    page, figures = render()
+    (HERE / "README.md").write_text(page, encoding="utf-8")
+    for name, svg in figures.items():
+        (HERE / name).write_text(svg, encoding="utf-8")

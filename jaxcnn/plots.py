@@ -1,5 +1,5 @@
-"""Figures: learning curves with confidence bands, the score of each tried learning rate, and the
-accuracy of architectures against what they cost.
+"""Figures: learning curves with confidence bands, the score of each tried learning rate, the
+accuracy of architectures against what they cost, and what grows with what.
 
 Matplotlib's Figure objects, no pyplot and no global state; the same numbers give the same bytes.
 """
@@ -120,6 +120,40 @@ def tuning(scores: Mapping[str, Mapping[float, float]], x: str, y: str, metric: 
         ax.grid(axis="y")
         _scale(ax, [s for t in scores.values() for s in t.values() if math.isfinite(s)], metric)
         _legend(figure, ax)
+    return figure
+
+
+Points = Mapping[float, float]  # x -> y
+
+
+def scaling(panels: Mapping[str, Mapping[str, Mapping[str, Points]]]) -> Figure:
+    """A column for each x, of a panel for each y: series -> points, both axes logarithmic.
+
+    Every number is above 0.
+    """
+    rows = max(len(column) for column in panels.values())
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(2.9 * len(panels), 2.7 * rows), layout="constrained")
+        axes = figure.subplots(rows, len(panels), squeeze=False)
+        for column, (x, by) in zip(axes.T, panels.items(), strict=True):
+            for ax in column[len(by) :]:
+                ax.set_axis_off()
+            for ax, (y, series) in zip(column, by.items(), strict=False):
+                for i, (name, points) in enumerate(series.items()):
+                    ax.plot([*points], [*points.values()], "o", ms=4, label=name, **_style(i))
+                ax.set(xlabel=x, title=y, xscale="log", yscale="log")
+                ticks = sorted({at for points in series.values() for at in points})
+                ax.set_xticks(ticks, [f"{at:,g}" for at in ticks])
+                ax.tick_params("x", rotation=45)
+                ax.xaxis.set_minor_locator(NullLocator())
+                values = [v for points in series.values() for v in points.values()]
+                # room for a decade, so that what is flat looks flat
+                ax.set_ylim(min(values) / 3, max(values) * 3)
+                ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                ax.yaxis.set_minor_locator(NullLocator())
+                ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
+                ax.grid()
+                ax.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -1,8 +1,12 @@
-"""What the benchmarks conclude from a trace and from answers, on small ones made by hand."""
+"""What the benchmarks conclude from a trace and from answers, on small ones made by hand; and that
+their page is made from their records.
+"""
 
+import importlib.metadata
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +14,12 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import contest  # noqa: E402
+import cpu_sweep  # noqa: E402
+import gpu_sweep  # noqa: E402
 import gpu_time_to  # noqa: E402
+import gpu_train  # noqa: E402
+import readme  # noqa: E402
+import scaling  # noqa: E402
 import traces  # noqa: E402
 from traces import Event  # noqa: E402
 
@@ -111,3 +120,88 @@ def test_a_toys_gpu_columns_are_empty() -> None:
     assert json.loads(json.dumps(columns)) == {
         "lenet5": {"seconds": {"median": None}, "runs": None}
     }
+
+
+def test_the_page_and_its_figures_are_made_from_the_records() -> None:
+    """After a new record: python benchmarks/readme.py"""
+    page, figures = readme.render()
+    assert (BENCHMARKS / "README.md").read_text(encoding="utf-8") == page
+    assert {p.name for p in BENCHMARKS.glob("*.svg")} == figures.keys()
+    matplotlib = f"matplotlib=={importlib.metadata.version('matplotlib')}"
+    if matplotlib in (BENCHMARKS.parent / "constraints.txt").read_text().split():
+        for name, svg in figures.items():
+            assert (BENCHMARKS / name).read_text(encoding="utf-8") == svg
+
+
+ORIGIN = {
+    "commit": "0123456789abcdef",
+    "versions": {"jax": "1.2.3"},
+    "device": {"platform": "cpu", "cpu": "A CPU", "cores": 2, "kind": "cpu"},
+}
+
+
+def written(folder: Path, stem: str, **record: Any) -> None:
+    contents = {**ORIGIN, "question": "How?", **record}
+    (folder / f"{stem}-{len(list(folder.iterdir()))}.json").write_text(json.dumps(contents))
+
+
+def test_a_scaling_record_becomes_a_section_with_a_figure(tmp_path: Path) -> None:
+    page, figures = readme.render(tmp_path)
+    assert "Scaling" not in page and not figures
+
+    def measured(at: int, point: scaling.Point) -> dict[str, Any]:
+        if point.net == "resnet56":
+            return {"at": at, "failed": "ours: ended with -9"}
+        found = {"at": at, "compile_s": 3.0, "program_mb": 9.5, "resident_mb": None, "data_mb": 1.5}
+        times = {"ms_per_step": {"median": 1.0 * at}, "order_ms": {"median": 0.5}}
+        return {**found, **(times if point.timed else {})}
+
+    points = {
+        panel: {net: [measured(at, p) for at, p in by.items()] for net, by in series.items()}
+        for panel, series in scaling.PANELS.items()
+    }
+    settings = {"usual": scaling.Point()._asdict()}
+    written(tmp_path, "scaling", points=points, settings=settings, toy=True)
+    assert readme.render(tmp_path) == (page, {})  # a toy is no record
+    written(tmp_path, "scaling", points=points, settings=settings, toy=False)
+    page, figures = readme.render(tmp_path)
+    assert "## Scaling (A CPU, 2 cores)" in page and "](scaling.svg)" in page
+    assert "resnet at depth 56: ours: ended with -9" in page
+    (svg,) = figures.values()
+    for words in ("runs side by side", "batch", "depth", "examples", "compiling, s", "program, MB"):
+        assert f">{words}</text>" in svg
+    assert ">resident, MB</text>" not in svg
+    assert ">resnet20</text>" in svg and ">110</text>" in svg and ">60,000</text>" in svg
+    assert readme.render(tmp_path)[1] == figures
+
+
+def test_gpu_records_take_the_place_of_their_commands(tmp_path: Path) -> None:
+    page, _ = readme.render(tmp_path)
+    assert all(f"python benchmarks/{stem}.py --write" in page for stem in readme.GPU)
+    card = {"device": {"platform": "gpu", "kind": "A GPU", "cpu": "A CPU", "cores": 2}}
+    summary = gpu_time_to.summary([{"seconds": 2.0, "accuracy": 0.992}], 0.99)
+    tasks = {"mnist": gpu_time_to.columns(summary), "cifar10": gpu_time_to.columns({})}
+    settings = {"targets": {"mnist": 0.99, "cifar10": 0.94}}
+    written(tmp_path, "gpu_time_to", **card, gpu=tasks, settings=settings)
+    steps = {"ms_per_step_of_all": {"median": 2.0}}
+    verdict = gpu_sweep.decided({1: {"vmap": steps, "scan": "out of memory"}, 4: {"vmap": steps}})
+    strategies = {"strategies": {"lenet5": verdict}, "idle": gpu_sweep.shares("no")}
+    written(tmp_path, "gpu_sweep", **card, gpu=strategies)
+    speed = {"images_per_s": {"ours": {"median": 7000.0}}}
+    written(tmp_path, "gpu_train", **card, gpu={"vgg16": gpu_train.columns("vgg16", speed, {})})
+    page, _ = readme.render(tmp_path)
+    assert "No record yet" not in page
+    assert "| mnist | 99.0% | 2.00 | 99.20% | 2.00 |  |" in page
+    assert "| cifar10 | 94.0% |  |  | not reached |  |" in page
+    assert "| `lenet5` | 4 | vmap |" in page and "4 runs over 1: 1.0 times" in page
+    assert "| `vgg16` | 7,000 |  |  |  |  |  |" in page and "A GPU; jax 1.2.3" in page
+
+
+def test_a_sweeps_record_becomes_a_table(tmp_path: Path) -> None:
+    seconds = {"ours, first launch": [20.0, 30.0], "PyTorch, a process a core": [40.0, 50.0]}
+    ratios = {"ours, first launch / PyTorch, a process a core": 0.556}
+    settings = cpu_sweep.Size()._asdict()
+    written(tmp_path, "cpu_sweep", seconds=seconds, ratios=ratios, settings=settings)
+    page, _ = readme.render(tmp_path)
+    assert "16 seeds of LeNet-5, 1 epochs each" in page
+    assert "| ours, first launch | 25.0 | 20.0 |" in page and "a core: 0.56." in page
