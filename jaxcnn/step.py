@@ -110,6 +110,51 @@ def greedy_ends(run: Run, problem: Problem) -> list[int]:
     return [round(run.train.greedy * problem.steps * k / layers) for k in range(1, layers + 1)]
 
 
+def training_view(
+    run: Run,
+    state: State,
+    images: jax.Array,
+    moments: tuple[jax.Array, jax.Array],
+    values: Numbers,
+) -> jax.Array:
+    """What the step shows the model of images [B, H, W, C] uint8: augmented, normalised."""
+    own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
+    return augment.augment(own, images, run.data, *moments, values["noise"])
+
+
+def training_loss(
+    run: Run,
+    problem: Problem,
+    state: State,
+    x: jax.Array,
+    labels: jax.Array,
+    values: Numbers,
+    params: Any,
+) -> tuple[jax.Array, tuple[Sums, Any]]:
+    """What the step descends: the mean loss [] of the batch x [B, h, w, C], labels [B], under
+    `params` in place of the state's; with its sums and the new running statistics.
+    """
+    rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
+    mask = jnp.ones(labels.shape, jnp.float32)
+    (output, extras), updates = _model(run, problem, values).apply(
+        {"params": params, "batch_stats": state.batch_stats},
+        x,
+        train=True,
+        rngs=rngs,
+        mutable=["batch_stats"],
+    )
+    if run.train.objective == "reconstruction":
+        sums = losses.reconstruction(output, x.reshape(output.shape), mask)
+    else:
+        sums = losses.classification(output, labels, mask, values["label_smoothing"])
+    total = sums["loss"]
+    for name, side in extras.items():
+        if name.startswith("side_"):  # what a side head adds is no part of the curve
+            more = losses.classification(side, labels, mask, values["label_smoothing"])
+            total += values["side_head_weight"] * more["loss"]
+    return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
+
+
 def train_step(
     run: Run,
     problem: Problem,
@@ -122,40 +167,14 @@ def train_step(
     """One update. images [B, H, W, C] uint8, labels [B] int, moments: mean and std [C] -> state,
     sums.
     """
-    x = augment.augment(
-        jax.random.fold_in(key(values["seed"], "augment"), state.step),
-        images,
-        run.data,
-        *moments,
-        values["noise"],
-    )
-    rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
-    model = _model(run, problem, values)
-    mask = jnp.ones(labels.shape, jnp.float32)
-    rebuilds = run.train.objective == "reconstruction"
-
-    def loss(params: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
-        (output, extras), updates = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            x,
-            train=True,
-            rngs=rngs,
-            mutable=["batch_stats"],
-        )
-        if rebuilds:
-            sums = losses.reconstruction(output, x.reshape(output.shape), mask)
-        else:
-            sums = losses.classification(output, labels, mask, values["label_smoothing"])
-        total = sums["loss"]
-        for name, side in extras.items():
-            if name.startswith("side_"):  # what a side head adds is no part of the curve
-                more = losses.classification(side, labels, mask, values["label_smoothing"])
-                total += values["side_head_weight"] * more["loss"]
-        return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
+    x = training_view(run, state, images, moments, values)
+    loss = partial(training_loss, run, problem, state, x, labels, values)
 
     def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
         """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
+        model = _model(run, problem, values)
         output, extras = model.apply({"params": params}, x, train=True, layer=k)
+        mask = jnp.ones(labels.shape, jnp.float32)
         sums = losses.reconstruction(output, extras["target"], mask)
         nothing = losses.zeros(run.train.objective)
         return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
