@@ -17,7 +17,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxcnn import backend, losses, step
+from jaxcnn import backend, losses, probes, step
 from jaxcnn.config import Run, steps_per_epoch
 from jaxcnn.losses import Sums
 from jaxcnn.step import Numbers, Problem, State
@@ -57,6 +57,9 @@ class Program(NamedTuple):
     # evaluate(state, data, start, count): sums over examples start .. start + count, each counted
     # once.
     evaluate: Callable[..., Sums]
+    # probe(state, numbers, data): each of train.probes -> [R, L], a number for each layer. Compiled
+    # at its first call, so never for a run without probes.
+    probe: Callable[..., dict[str, jax.Array]]
     mesh: Mesh
 
 
@@ -119,6 +122,13 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
         return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))
 
+    def probe(state: State, values: Numbers, data: Resident) -> dict[str, jax.Array]:
+        def batch(i: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+            size = run.train.batch_size
+            return _batch(mesh, data, i * size + jnp.arange(size))
+
+        return probes.probe(run, problem, state, batch, (data.mean, data.std), values)
+
     side_by_side = functools.partial(_side_by_side, mesh)
     jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())
     return Program(
@@ -126,6 +136,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         order=jit(side_by_side(order, 1, 1)),
         advance=jit(side_by_side(advance, 3, 3), donate_argnums=0),
         evaluate=jit(side_by_side(evaluate, 1, 3)),
+        probe=jit(side_by_side(probe, 2, 1)),
         mesh=mesh,
     )
 

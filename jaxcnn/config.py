@@ -33,6 +33,9 @@ Initializer = Literal[
     "normal_0.05",
 ]
 
+# What a point of the curve can record of the training step there; see probes.py.
+PROBES = ("gradient_norm", "active_share", "update_variance")
+
 T = TypeVar("T")
 
 
@@ -119,6 +122,7 @@ class Train:
     objective: Literal["classification", "reconstruction"] = "classification"
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     precision: Literal["float32", "bfloat16"] = "float32"
+    probes: tuple[str, ...] = ()  # of PROBES: what each point of the curve records layer by layer
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.label_smoothing": SHARE,
     "train.side_head_weight": NOT_NEGATIVE,
     "train.greedy": SHARE,
+    "train.probes": (lambda v: set(v) <= set(PROBES), f"some of {', '.join(map(repr, PROBES))}"),
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 
@@ -310,7 +315,7 @@ def _as(kind: Any, value: Any) -> Any:
             return value
     elif typing.get_origin(kind) is tuple:
         items = (
-            [v for v in value.strip("()[] ").split(",") if v.strip()]
+            [v.strip() for v in value.strip("()[] ").split(",") if v.strip()]
             if isinstance(value, str)
             else value
         )

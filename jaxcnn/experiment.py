@@ -17,6 +17,13 @@ from typing import Any, Literal
 from jaxcnn import config
 from jaxcnn.config import InputError, Run
 
+# What the numbers of a probe are called.
+PROBED = {
+    "gradient_norm": "RMS gradient",
+    "active_share": "share of units that take part in an update",
+    "update_variance": "relative variance of the update",
+}
+POINTS = {"first": "before", "last": "after"}  # the curve's, in words
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
@@ -27,15 +34,33 @@ class Measure:
     `final`: the last point of the curve; `mean`: the mean over the curve's points, a measure of
     speed that is defined for every run; `steps_to`: the first step at which the error is at most
     `target`, linear between points, and the whole budget for a run that never gets there; `gap`:
-    test minus training error.
+    test minus training error; `probe`: what `probe` recorded of the training step (probes.py) at
+    the `at` point of the curve, in its first or last layer, as the mean over all layers, or as the
+    ratio of the first to the last.
     """
 
-    kind: Literal["final", "mean", "steps_to", "gap"]
+    kind: Literal["final", "mean", "steps_to", "gap", "probe"]
     split: Literal["train", "validation", "test"]
     metric: Literal["error", "loss"] = "error"
     target: float | None = None
+    probe: str | None = None  # of config.PROBES
+    layer: Literal["first", "last", "mean", "ratio"] = "mean"
+    at: Literal["first", "last"] = "last"
 
     def __post_init__(self) -> None:
+        if (self.kind == "probe") != (self.probe is not None):
+            raise InputError(
+                f"Measure.probe: {self.probe!r}; 'probe' needs one, no other kind takes one."
+            )
+        if self.probe is not None and self.probe not in config.PROBES:
+            raise InputError(
+                f"Measure.probe: {self.probe!r} is not one of"
+                f" {', '.join(map(repr, config.PROBES))}."
+            )
+        if self.probe is not None and self.split != "train":
+            raise InputError(
+                f"Measure.split: {self.split!r}; probes look at the training step, so 'train'."
+            )
         if (self.kind == "steps_to") != (self.target is not None):
             raise InputError(
                 f"Measure.target: {self.target!r}; 'steps_to' needs one, no other kind takes one."
@@ -46,7 +71,24 @@ class Measure:
                 " 'train' or 'validation'."
             )
 
+    @property
+    def percent(self) -> bool:
+        """Whether it is a share, read in percent and compared in points."""
+        if self.probe is not None:
+            return self.probe == "active_share" and self.layer != "ratio"
+        return self.kind != "steps_to" and self.metric == "error"
+
+    @property
+    def ratio(self) -> bool:
+        """Whether arms are compared by the ratio of its values, not by their difference."""
+        return self.kind == "steps_to" or self.layer == "ratio" or self.probe == "gradient_norm"
+
     def __str__(self) -> str:
+        if self.probe is not None:
+            what = PROBED[self.probe]
+            where = {"mean": "mean over layers", "ratio": "first over last layer"}
+            layer = where.get(self.layer, f"{self.layer} layer")
+            return f"{what} ({layer}, {POINTS[self.at]} training)"
         split = {"train": "training"}.get(self.split, self.split)
         target = self.target or 0.0
         level = f"{100 * target:g} %" if self.metric == "error" else f"{target:g}"
@@ -109,6 +151,12 @@ class Experiment:
             for arm in (p.arm, p.than):
                 if arm not in self.arms:
                     raise InputError(f"predictions: {_no_arm(arm, self.arms)}")
+                probes = config.override(self.base, self.arms[arm]).train.probes
+                if p.measure.probe is not None and p.measure.probe not in probes:
+                    raise InputError(
+                        f"predictions: {p.measure.probe!r} is not recorded by {arm}; add it to"
+                        f" base.train.probes, which is {probes}."
+                    )
         if self.tune and (self.tune_by.split != "validation" or not self.tune_seeds):
             raise InputError(
                 "tune_by: settings are chosen on 'validation', over at least one of tune_seeds."

@@ -18,7 +18,7 @@ from jaxcnn import experiment, records, stats
 from jaxcnn.config import InputError, Run
 from jaxcnn.experiment import Experiment, Measure, Prediction
 from jaxcnn.records import Record
-from jaxcnn.stats import Curve, Paired, Verdict
+from jaxcnn.stats import Curve, Depth, Paired, Verdict
 
 Read = Callable[[str, Run], Record | None]  # the record of an arm's run
 
@@ -85,6 +85,7 @@ class Table:
     findings: tuple[Finding, ...]
     metric: str  # of the curves
     curves: Mapping[str, Mapping[str, Curve]]  # split -> arm -> curve
+    depths: Mapping[str, Mapping[str, Mapping[str, Depth]]]  # probe -> point -> arm -> by layer
     tuned: tuple[str, ...]  # dotted paths
     tune_by: Measure
     tune_seeds: int
@@ -135,6 +136,7 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
         findings=_findings(exp, cells),
         metric=metric,
         curves={split: _curves(chosen, split, metric) for split in ("train", "validation")},
+        depths=_depths(exp, chosen),
         tuned=tuple(exp.tune),
         tune_by=exp.tune_by,
         tune_seeds=len(exp.tune_seeds),
@@ -206,7 +208,7 @@ def _cell(measure: Measure, arm: str, runs: Mapping[int, Record | None]) -> Cell
 def _findings(exp: Experiment, cells: Sequence[Cell]) -> tuple[Finding, ...]:
     by = {(cell.measure, cell.arm): cell for cell in cells}
     sides = [(by[p.measure, p.arm], by[p.measure, p.than]) for p in exp.predictions]
-    pairs = [stats.paired(a.values, b.values, a.measure.kind == "steps_to") for a, b in sides]
+    pairs = [stats.paired(a.values, b.values, a.measure.ratio) for a, b in sides]
     found = stats.verdicts(
         pairs, [p.direction for p in exp.predictions], [(a.diverged, b.diverged) for a, b in sides]
     )
@@ -220,11 +222,29 @@ def _curves(
     chosen: Mapping[str, Mapping[int, Record | None]], split: str, metric: str
 ) -> dict[str, Curve]:
     """arm -> curve over its finished runs; arms without one are left out."""
-    curves = {}
-    for arm, runs in chosen.items():
-        kept = [r for r in runs.values() if r is not None and r.result and not r.diverged]
-        curves[arm] = stats.curve(kept, split, metric)
+    curves = {arm: stats.curve(_kept(runs), split, metric) for arm, runs in chosen.items()}
     return {arm: curve for arm, curve in curves.items() if curve.steps}
+
+
+def _depths(
+    exp: Experiment, chosen: Mapping[str, Mapping[int, Record | None]]
+) -> dict[str, dict[str, dict[str, Depth]]]:
+    """probe -> 'first' and 'last' -> arm -> its numbers by layer, of what was recorded."""
+    return {
+        probe: {
+            at: {
+                arm: depth
+                for arm, runs in chosen.items()
+                if (depth := stats.depth(_kept(runs), probe, at)) is not None
+            }
+            for at in ("first", "last")
+        }
+        for probe in exp.base.train.probes
+    }
+
+
+def _kept(runs: Mapping[int, Record | None]) -> list[Record]:
+    return [r for r in runs.values() if r is not None and r.result and not r.diverged]
 
 
 def _facts(finished: Sequence[Record]) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,8 @@ Models use these and never `nn.relu`, `nn.max_pool` or `nn.Dropout` themselves, 
 reaches every place it names. Images are NHWC: B batch, H height, W width, C channels.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -274,3 +275,25 @@ class Dropout(nn.Module):
         keep = 1 - jnp.asarray(self.rate, jnp.float32)
         mask = jax.random.bernoulli(self.make_rng("dropout"), keep, x.shape)
         return jnp.where(mask, x / keep.astype(x.dtype), jnp.zeros_like(x))
+
+
+@contextlib.contextmanager
+def shifted(shifts: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+    """Within, a convolution or fully-connected layer adds `shifts[its path]` to its output, so that
+    the gradient with respect to a shift of zeros is that of the layer's units.
+
+    Yields layer's path -> its output's shape, filled in the order in which the layers are called.
+    """
+    met: dict[str, jax.ShapeDtypeStruct] = {}
+
+    def shift(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        y = call(*args, **kwargs)
+        layer = isinstance(context.module, Conv | nn.Dense) and context.method_name == "__call__"
+        if not layer:
+            return y
+        path = "/".join(context.module.path)
+        met[path] = jax.ShapeDtypeStruct(y.shape, y.dtype)
+        return y + shifts[path] if path in shifts else y
+
+    with nn.intercept_methods(shift):
+        yield met

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from jaxcnn.stats import Curve
+from jaxcnn.stats import Curve, Depth
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; with a line style each, also in grey.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
@@ -93,6 +93,41 @@ def learning_curves(
         shown += [target for title in panels for target in targets.get(title, ())]
         for ax in axes:
             _scale(ax, shown, metric)
+        _legend(figure, axes[0])
+    return figure
+
+
+def by_depth(panels: Mapping[str, Mapping[str, Depth]], y: str, probe: str) -> Figure:
+    """A panel per point of the curve: arm -> a probe's number in each layer, the first layer at the
+    left, a line of means and a 95 % band; sizes of gradients on a logarithmic axis.
+    """
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.2, 3.7), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        metric = "error" if probe == "active_share" else probe
+        for ax, (title, depths) in zip(axes, panels.items(), strict=True):
+            for i, (arm, depth) in enumerate(depths.items()):
+                x = range(1, len(depth.layers) + 1)
+                style = _style(i)
+                ax.plot(x, depth.mean, label=arm, marker="o", markersize=3.5, lw=1.6, **style)
+                if depth.n > 1:
+                    ax.fill_between(
+                        x, depth.low, depth.high, color=style["color"], alpha=0.18, lw=0
+                    )
+            ax.set(title=title, xlabel="layer")
+            names = {depth.layers for depth in depths.values()}
+            if len(names) == 1 and len(layers := names.pop()) <= 12:
+                ax.set_xticks(range(1, len(layers) + 1), layers, fontsize=8)
+            else:
+                ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+            ax.grid(axis="y")
+        axes[0].set_ylabel(y)
+        shown = [v for depths in panels.values() for d in depths.values() for v in d.mean]
+        for ax in axes:
+            if probe == "gradient_norm":
+                ax.set_yscale("log")
+            else:
+                _scale(ax, shown, metric)
         _legend(figure, axes[0])
     return figure
 

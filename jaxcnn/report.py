@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxcnn import page, records
-from jaxcnn.experiment import Measure
+from jaxcnn.experiment import POINTS, PROBED, Measure
 from jaxcnn.findings import Arm, Cell, Finding, Table
 from jaxcnn.page import Sheet
 from jaxcnn.stats import MOST_SEEDS
 
 METHOD = (
-    "Arms are compared in pairs, seed by seed. Intervals are 95 % t-intervals. Numbers of steps are"
-    " compared as a ratio (of geometric means), all else as a difference. A verdict rests on the"
-    " p-value after Holm's correction for all predictions of the experiment: that of the exact"
-    " sign-flip permutation test where the pairs are enough for it to fall below 0.05, otherwise"
-    " that of the paired t-test."
+    "Arms are compared in pairs, seed by seed. Intervals are 95 % t-intervals. Numbers of steps and"
+    " sizes of gradients are compared as a ratio (of geometric means), all else as a difference. A"
+    " verdict rests on the p-value after Holm's correction for all predictions of the experiment:"
+    " that of the exact sign-flip permutation test where the pairs are enough for it to fall below"
+    " 0.05, otherwise that of the paired t-test."
 )
 CURVES = "Mean over seeds of each arm at its chosen setting; the band is the 95 % interval."
 
@@ -52,7 +52,9 @@ def show(table: Table, console: Console) -> None:
 
 
 def write(table: Table, folder: Path) -> list[Path]:
-    """report.md, table.csv, predictions.csv, table.tex, curves.svg, curves.png and index.html."""
+    """report.md, table.csv, predictions.csv, table.tex, curves.svg, curves.png and index.html; and
+    PROBE.svg, PROBE.png for each of the experiment's probes.
+    """
     from jaxcnn import plots  # matplotlib starts slowly, and is needed only here
 
     files: dict[str, str | bytes] = {
@@ -82,6 +84,17 @@ def write(table: Table, folder: Path) -> list[Path]:
         figures["tuning"] = page.figure(
             plots.svg(drawn), "tuning", "Score at every value tried", plots.IN_PAGE
         )
+    for probe, points in table.depths.items():
+        if not all(points.values()):
+            continue
+        drawn = plots.by_depth(
+            {f"{POINTS[at].capitalize()} training": arms for at, arms in points.items()},
+            PROBED[probe],
+            probe,
+        )
+        svg = plots.svg(drawn)
+        files[f"{probe}.svg"], files[f"{probe}.png"] = svg, plots.png(drawn)
+        figures[probe] = page.figure(svg, probe, _by_layer(probe), plots.IN_PAGE, CURVES)
     files["index.html"] = _html(table, figures)
     return [records.write(folder / name, content) for name, content in files.items()]
 
@@ -96,6 +109,11 @@ def markdown(table: Table) -> str:
     ]
     if any(table.curves.values()):
         parts.append(f"![Learning curves](curves.png)\n\n{CURVES}")
+    parts += [
+        f"![{_by_layer(probe)}]({probe}.png)"
+        for probe, points in table.depths.items()
+        if all(points.values())
+    ]
     parts += [page.markdown(sheet).rstrip() for sheet in _sheets(table) if sheet.rows]
     facts = Sheet("How it was made", ("", ""), tuple(_facts(table)), "ll")
     commands = "".join(f"    {command}\n" for command in table.commands)
@@ -122,6 +140,9 @@ def _html(table: Table, figures: Mapping[str, str]) -> str:
         )
     if "curves" in figures:
         parts.append(page.section("Learning curves", figures["curves"]))
+    for probe in table.depths:
+        if probe in figures:
+            parts.append(page.section(_by_layer(probe), figures[probe]))
     for sheet in _sheets(table):
         if sheet.rows:
             figure = figures.get("tuning", "") if sheet.title == "Tuning" else ""
@@ -187,6 +208,8 @@ def published(finding: Finding) -> str:
     ours = "nothing yet"
     if pair.n and pair.ratio:
         ratio = math.exp(pair.mean)
+        if finding.prediction.measure.kind == "probe":
+            return f"Published: {prediction.published}{source}. Ours: {_size(finding, pair.mean)}."
         fewer = f" ({_ratio(1 / ratio)} times fewer)" if ratio < 1 else ""
         ours = f"{_ratio(ratio)} times the steps{fewer}"
     elif pair.n:
@@ -205,7 +228,10 @@ def _outcome(finding: Finding) -> str:
     numbers = f"{p}, n = {pair.n}" if pair.n > 1 else "one pair"
     if pair.ratio:
         span = f"95 % interval {low} to {high}, " if pair.n > 1 else ""
-        times = f"{_effect(finding, pair.mean)} times the steps"
+        times = f"{_effect(finding, pair.mean)} times the"
+        if measure.kind == "probe":
+            return f"{arm} has {times} {measure} of {other} ({span}{numbers})"
+        times += " steps"
         goal = str(measure).removeprefix("steps to ")
         return f"{arm} needs {times} of {other} to reach {goal} ({span}{numbers})"
     if pair.mean == 0:
@@ -319,9 +345,12 @@ def _split(split: str) -> str:
     return {"train": "Training"}.get(split, split.capitalize())
 
 
+def _by_layer(probe: str) -> str:
+    return f"{PROBED[probe][:1].upper()}{PROBED[probe][1:]} by layer"
+
+
 def _title(measure: Measure) -> str:
-    percent = measure.metric == "error" and measure.kind != "steps_to"
-    return f"{measure} (%)" if percent else str(measure)
+    return f"{measure} (%)" if measure.percent else str(measure)
 
 
 def _number(measure: Measure, x: float) -> str:
@@ -330,7 +359,9 @@ def _number(measure: Measure, x: float) -> str:
         return "-"
     if measure.kind == "steps_to":
         return f"{x:.0f}"
-    return f"{100 * x:z.2f}" if measure.metric == "error" else f"{x:z.4f}"
+    if measure.percent:
+        return f"{100 * x:z.2f}"
+    return f"{x:.3g}" if measure.ratio else f"{x:z.4f}"
 
 
 def _effect(finding: Finding, x: float) -> str:
@@ -347,11 +378,11 @@ def _size(finding: Finding, x: float) -> str:
 
 
 def _points(finding: Finding) -> str:
-    return " points" if finding.prediction.measure.metric == "error" else ""
+    return " points" if finding.prediction.measure.percent else ""
 
 
 def _ratio(x: float) -> str:
-    return f"{x:.2f}" if x < 10 else f"{x:.3g}"
+    return f"{x:.2f}" if 0.1 <= x < 10 else f"{x:.3g}"
 
 
 def _p(p: float) -> str:

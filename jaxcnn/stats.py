@@ -1,9 +1,9 @@
 """One number per run, paired comparisons of arms, and the verdict. Pure.
 
-Arms are compared in pairs, seed by seed: arm minus other or, for a number of steps, log arm minus
-log other, which reads as a ratio. Two p-values are always computed: the paired t-test's, and that
-of the exact sign-flip permutation test, which assumes only that without an effect a difference is
-as likely to be positive as negative.
+Arms are compared in pairs, seed by seed: arm minus other or, for a number of steps and the size of
+gradients, log arm minus log other, which reads as a ratio. Two p-values are always computed: the
+paired t-test's, and that of the exact sign-flip permutation test, which assumes only that without
+an effect a difference is as likely to be positive as negative.
 
 Which one decides is fixed by the numbers of pairs and of predictions, before any result is seen.
 From n pairs the sign-flip test's p-value is never below 2 / 2^n. It decides where n allows: where
@@ -29,6 +29,7 @@ from jaxcnn.records import Record
 
 ALPHA = 0.05
 POWER = 0.8
+LEAST = float(np.finfo(np.float32).tiny)
 MOST_SEEDS = 1000  # a difference that needs more is called out of reach
 ENUMERATED = 16  # up to 2^16 sign patterns are all visited; beyond, 99,999 are drawn
 
@@ -39,6 +40,8 @@ def value(record: Record | None, measure: Measure) -> float | None:
         return None
     if record.diverged:
         return math.inf
+    if measure.probe is not None:
+        return _probed(record, measure)
     test = math.nan
     if measure.split == "test" or measure.kind == "gap":
         if record.test is None:
@@ -121,6 +124,34 @@ class Paired:
     def effect(self, number: float) -> float:
         """A number of this comparison as it is read: a difference, or a ratio."""
         return math.exp(number) if self.ratio else number
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Mean and 95 % interval over runs in each layer, the first layer first; `n` runs."""
+
+    layers: tuple[str, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    n: int
+
+
+def depth(records: Sequence[Record], probe: str, at: Literal["first", "last"]) -> Depth | None:
+    """What `probe` found at the first or last point of an arm's runs; None where nothing was
+    recorded. Of gradients, whose size differs by factors, the mean and interval are geometric.
+    """
+    found = [layers for r in records if (layers := _layers(r, probe, at))]
+    if not found:
+        return None
+    geometric = probe == "gradient_norm"
+    bands = []
+    for layer in found[0]:
+        numbers = [layers[layer] for layers in found]
+        band = interval([math.log(x) for x in numbers] if geometric else numbers)
+        bands.append(tuple(map(math.exp, band)) if geometric else band)
+    mean, low, high = (tuple(b[i] for b in bands) for i in range(3))
+    return Depth(tuple(found[0]), mean, low, high, len(found))
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], ratio: bool = False) -> Paired:
@@ -232,6 +263,30 @@ def _effort(predictions: int) -> float:
 def _curve(record: Record, split: str, metric: str) -> list[tuple[int, float]]:
     rows = [(row["step"], row.get(split)) for row in record.rows]
     return [(step, _number(m, metric)) for step, m in rows if m is not None]
+
+
+def _layers(record: Record, probe: str, at: Literal["first", "last"]) -> dict[str, float]:
+    """layer -> number, the first layer first; {} where it was not recorded. A gradient of 0 counts
+    as the least that is above 0 in float32, to have a log.
+    """
+    row = record.rows[0 if at == "first" else -1] if record.rows else {}
+    found = {
+        layer: _number(row["probe"][probe], layer) for layer in row.get("probe", {}).get(probe, {})
+    }
+    if probe == "gradient_norm":
+        return {layer: max(number, LEAST) for layer, number in found.items()}
+    return found
+
+
+def _probed(record: Record, measure: Measure) -> float | None:
+    assert measure.probe is not None
+    numbers = [*_layers(record, measure.probe, measure.at).values()]
+    if not numbers:
+        return None
+    first, last = numbers[0], numbers[-1]
+    if measure.layer == "mean":
+        return sum(numbers) / len(numbers)
+    return {"first": first, "last": last}.get(measure.layer, first / last if last else math.inf)
 
 
 def _crossing(points: list[tuple[int, float]], measure: Measure) -> float | None:

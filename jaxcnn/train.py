@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import cohorts, config, losses, provenance, records, sharding, step
+from jaxcnn import cohorts, config, losses, probes, provenance, records, sharding, step
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program, Resident
 from jaxcnn.config import InputError, Run
@@ -96,6 +96,9 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
 
     def one(images: Any, labels: Any, moment: Any) -> Any:
         state = step.init_state(run, problem, values)
+        if run.train.probes:
+            given = images, labels
+            probes.probe(run, problem, state, lambda _: given, (moment, moment), values)
         return step.train_step(run, problem, state, images, labels, (moment, moment), values)
 
     return jax.eval_shape(one, images, labels, moment)
@@ -264,7 +267,7 @@ class _Wave:
 
             def point(now: int) -> Iterator[Tick]:
                 """A row in each run's curve; a run that is no longer finite ends here."""
-                rows = self._rows(now, carry, data, problem)
+                rows = self._rows(now, carry, values, data, problem)
                 for i in sorted(live):
                     seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
@@ -306,7 +309,7 @@ class _Wave:
             yield Tick(self.folders[i], at)
 
     def _rows(
-        self, now: int, carry: Carry, data: Resident, problem: Problem
+        self, now: int, carry: Carry, values: Any, data: Resident, problem: Problem
     ) -> list[dict[str, Any]]:
         sums = jax.device_get(carry.sums)
         rows: list[dict[str, Any]] = [{} for _ in self.runs]
@@ -322,6 +325,14 @@ class _Wave:
                 means = _evaluate(self.program, carry, data, start, count)
                 for i, row in enumerate(rows):
                     row[split] = means[i]
+        if self.runs[0].train.probes:
+            layers = probes.layers(self.runs[0], problem)
+            found = jax.device_get(self.program.probe(carry.state, values, data))
+            for i, row in enumerate(rows):
+                row["probe"] = {
+                    name: dict(zip(layers, map(float, numbers[i]), strict=True))
+                    for name, numbers in found.items()
+                }
         return rows
 
     def _save(self, at: int, carry: Carry, live: set[int], *, wait: bool) -> None:

@@ -20,13 +20,32 @@ ONLY_IN = {
 ORDER = [
     *("config", "experiment", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
-    *("backend", "data", "step", "sharding", "cohorts", "records", "checkpoint", "provenance"),
+    *(
+        "backend",
+        "data",
+        "step",
+        "probes",
+        "sharding",
+        "cohorts",
+        "records",
+        "checkpoint",
+        "provenance",
+    ),
     *("stats", "train", "sweep", "findings", "page", "plots", "report"),
     *("recomputed", "errata", "listing", "tables"),
     *("console", "show", "tensorboard"),
 ]
 PURE = (
-    *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "cohorts.py"),
+    *(
+        "config.py",
+        "ops.py",
+        "kernels.py",
+        "losses.py",
+        "optim.py",
+        "step.py",
+        "probes.py",
+        "cohorts.py",
+    ),
     *("analysis", "models", "published.py"),
 )
 
