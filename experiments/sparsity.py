@@ -58,8 +58,8 @@ EXPERIMENT = Experiment(
     ),
     presets={
         "quick": {
-            "base.train.steps": 150,
-            "base.train.eval_every": 50,
+            "base.train.steps": 120,
+            "base.train.eval_every": 60,
             "base.train.eval_train_examples": 1000,
             "base.data.validation_examples": 1000,
         },

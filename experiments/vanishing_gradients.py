@@ -3,8 +3,9 @@ hidden layers on MNIST.
 
 The notes, section 1.5.1. Measured is the RMS gradient of the first layer's weights over that of the
 last layer's, before training and after it, on one batch (jaxcnn/probes.py). Weights start as usual
-for each: Glorot's, which were made for units like tanh, and He's for ReLU, without which its
-signals halve from layer to layer. The rate of each arm is chosen on validation data from one grid.
+for each: Glorot's, which were made for units like tanh, and He's for ReLU, without which the
+variance of its signals halves from layer to layer. Glorot's were made to keep tanh's gradients
+equal in all layers, so that arm is the claim's hardest test. The rate of each arm is chosen on validation data from one grid.
 """
 
 from jaxcnn.config import Data, Model, Optim, Run, Train
@@ -12,8 +13,8 @@ from jaxcnn.experiment import Experiment, Measure, Prediction
 
 BEFORE = Measure("probe", "train", probe="gradient_norm", layer="ratio", at="first")
 AFTER = Measure("probe", "train", probe="gradient_norm", layer="ratio")
-GLOROT = "gradients shrink towards the input; sigmoid's saturated top layer stops the others"
-SOURCE = "Glorot & Bengio 2010, sections 3.1 and 4.2"
+GLOROT = "deep sigmoid nets saturate in their top hidden layer and stop to learn (in words)"
+SOURCE = "Glorot & Bengio 2010, section 3.1"
 
 EXPERIMENT = Experiment(
     claim="Gradients vanish in deep sigmoid and tanh networks, not in ReLU networks",
