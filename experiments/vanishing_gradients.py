@@ -5,7 +5,8 @@ The notes, section 1.5.1. Measured is the RMS gradient of the first layer's weig
 last layer's, before training and after it, on one batch (jaxcnn/probes.py). Weights start as usual
 for each: Glorot's, which were made for units like tanh, and He's for ReLU, without which the
 variance of its signals halves from layer to layer. Glorot's were made to keep tanh's gradients
-equal in all layers, so that arm is the claim's hardest test. The rate of each arm is chosen on validation data from one grid.
+equal in all layers, so that arm is the claim's hardest test. The rate of each arm is chosen on
+validation data from one grid.
 """
 
 from jaxcnn.config import Data, Model, Optim, Run, Train
