@@ -35,6 +35,16 @@ Initializer = Literal[
 
 # What a point of the curve can record of the training step there; see probes.py.
 PROBES = ("gradient_norm", "active_share", "update_variance")
+# Models that are fitted at once (classical.py), not trained by steps, and the knobs of each: the
+# rest of a `Model` and what only steps have a use for do not concern them.
+CLASSICAL: dict[str, tuple[str, ...]] = {
+    "linear": ("ridge",),
+    "knn": ("neighbors",),
+    "svm_rbf": ("penalty", "gamma"),
+    "svm_poly4": ("penalty", "gamma"),
+    "pca_quadratic": ("components", "ridge"),
+    "pca": ("components",),
+}
 
 T = TypeVar("T")
 
@@ -70,6 +80,11 @@ class Model:
     side_heads: bool | Paper = "paper"  # GoogLeNet's
     scan: bool | Paper = "paper"  # a ResNet's equal blocks as one, for compile time
     remat: bool | Paper = "paper"  # a ResNet's blocks computed twice, for memory
+    penalty: float | Paper = "paper"  # C of a support vector machine
+    gamma: float | Paper = "paper"  # of its kernel
+    ridge: float | Paper = "paper"  # squared weights against the mean squared error
+    neighbors: int | Paper = "paper"  # of the K-nearest-neighbour rule
+    components: int | Paper = "paper"  # principal ones
 
 
 @dataclass(frozen=True)
@@ -118,8 +133,10 @@ class Train:
     eval_train_examples: int = 5000  # training examples behind each point's training error
     label_smoothing: float = 0.0
     side_head_weight: float = 0.3  # of each side head's loss, where there are any
-    # reconstruction: an autoencoder's, by squared error; its loss is that of a picture, summed
-    objective: Literal["classification", "reconstruction"] = "classification"
+    # classification: by cross-entropy. one_hot, scalar: by squared error to the class's row of the
+    # unit matrix, or to its number on one output. reconstruction: an autoencoder's, by squared
+    # error; its loss is that of a picture, summed
+    objective: Literal["classification", "reconstruction", "one_hot", "scalar"] = "classification"
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     precision: Literal["float32", "bfloat16"] = "float32"
     probes: tuple[str, ...] = ()  # of PROBES: what each point of the curve records layer by layer
@@ -157,6 +174,9 @@ def steps_per_epoch(run: Run, train_examples: int) -> int:
 
 
 def total_steps(run: Run, train_examples: int) -> int:
+    """A fit counts as one step."""
+    if run.model.name in CLASSICAL:
+        return 1
     if run.train.steps is not None:
         return run.train.steps
     return max(1, round(run.train.epochs * steps_per_epoch(run, train_examples)))
@@ -165,6 +185,16 @@ def total_steps(run: Run, train_examples: int) -> int:
 def eval_interval(run: Run, train_examples: int) -> int:
     """Steps between two points of the curve."""
     return run.train.eval_every or steps_per_epoch(run, train_examples)
+
+
+def concerns(path: str, model: str) -> bool:
+    """Whether the field at a dotted path means anything to the model of that name."""
+    group, _, name = path.rpartition(".")
+    if model not in CLASSICAL:
+        return group != "model" or not any(name in knobs for knobs in CLASSICAL.values())
+    if group == "model":
+        return name in ("name", *CLASSICAL[model])
+    return group != "optim" and (group != "train" or name in ("objective", "eval_train_examples"))
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:
@@ -203,6 +233,7 @@ def get(config: Any, path: str) -> Any:
 
 SHARE = (lambda v: 0 <= v < 1, "in [0, 1)")
 POSITIVE = (lambda v: v >= 1, "at least 1")
+ABOVE_0 = (lambda v: v > 0, "above 0")
 NOT_NEGATIVE = (lambda v: v >= 0, "at least 0")
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.pool_window": POSITIVE,
@@ -211,9 +242,14 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.widths": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
     "model.head": (lambda v: all(n >= 1 for n in v), "all at least 1"),
     "model.bn_momentum": SHARE,
-    "model.bn_epsilon": (lambda v: v > 0, "above 0"),
+    "model.bn_epsilon": ABOVE_0,
     "model.groups": POSITIVE,
     "model.blocks": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
+    "model.penalty": ABOVE_0,
+    "model.gamma": ABOVE_0,
+    "model.ridge": ABOVE_0,
+    "model.neighbors": POSITIVE,
+    "model.components": POSITIVE,
     "data.train_examples": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.split_seed": NOT_NEGATIVE,
@@ -221,7 +257,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.shift": NOT_NEGATIVE,
     "data.crop": POSITIVE,
     "data.noise": NOT_NEGATIVE,
-    "optim.lr": (lambda v: v > 0, "above 0"),
+    "optim.lr": ABOVE_0,
     "optim.momentum": SHARE,
     "optim.beta2": SHARE,
     "optim.weight_decay": NOT_NEGATIVE,
@@ -232,7 +268,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "optim.factor": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "train.batch_size": POSITIVE,
-    "train.epochs": (lambda v: v > 0, "above 0"),
+    "train.epochs": ABOVE_0,
     "train.steps": POSITIVE,
     "train.eval_every": POSITIVE,
     "train.eval_train_examples": POSITIVE,
@@ -252,6 +288,11 @@ def check(run: Run) -> None:
             continue
         if (isinstance(value, float) and not math.isfinite(value)) or not allowed(value):
             raise InputError(f"{path}: {value!r} is not allowed; it must be {words}.")
+    if run.train.label_smoothing and run.train.objective != "classification":
+        raise InputError(
+            f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"
+            f" train.objective {run.train.objective!r} has none."
+        )
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -29,6 +29,30 @@ def classification(
     }
 
 
+def coded(output: jax.Array, labels: jax.Array, codes: jax.Array, mask: jax.Array) -> Sums:
+    """Summed squared error to the code of the label, and errors of the nearest code. output [B, D],
+    labels [B] int, codes [K, D], mask [B] -> sums [].
+    """
+    distance = jnp.sum(jnp.square(output.astype(jnp.float32)[:, None] - codes[None]), axis=-1)
+    loss = jnp.take_along_axis(distance, labels[:, None], axis=-1)[:, 0]
+    wrong = jnp.argmin(distance, axis=-1) != labels
+    return {
+        "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)),
+        "errors": jnp.sum(wrong * mask),
+        "count": jnp.sum(mask),
+    }
+
+
+def codes(objective: str, classes: int) -> jax.Array:
+    """[K, D]: the classes' outputs under 'one_hot' (D = K) and 'scalar' (D = 1), where they are the
+    numbers of the classes less their mean, over their standard deviation.
+    """
+    if objective == "one_hot":
+        return jnp.eye(classes)
+    numbers = jnp.arange(classes, dtype=jnp.float32)
+    return ((numbers - numbers.mean()) / numbers.std())[:, None]
+
+
 def reconstruction(output: jax.Array, target: jax.Array, mask: jax.Array) -> Sums:
     """Squared error of a picture, summed over its pixels (Hinton & Salakhutdinov 2006). output and
     target [B, D], mask [B] -> sums [].

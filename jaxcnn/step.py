@@ -67,7 +67,8 @@ def numbers(run: Run) -> Numbers:
 
 
 def static(run: Run) -> Run:
-    """The run with every traced number made neutral: equal for runs that share a program.
+    """The run with every traced number made neutral: equal for runs that share a program. Which
+    examples it is trained on is no part of that.
 
     Off stays off: a zero leaves no trace in the program (dropout, noise), so it is not any number.
     """
@@ -77,7 +78,7 @@ def static(run: Run) -> Run:
         for path in TRACED
         for value in [get(run, path)]
     }
-    return dataclasses.replace(override(run, neutral), seed=0)
+    return dataclasses.replace(override(run, neutral | {"data.split_seed": 0}), seed=0)
 
 
 def key(seed: int | jax.Array, purpose: str) -> jax.Array:
@@ -143,14 +144,12 @@ def training_loss(
         rngs=rngs,
         mutable=["batch_stats"],
     )
-    if run.train.objective == "reconstruction":
-        sums = losses.reconstruction(output, x.reshape(output.shape), mask)
-    else:
-        sums = losses.classification(output, labels, mask, values["label_smoothing"])
+    smoothing = values["label_smoothing"]
+    sums = _judged(run, problem, output, x, labels, mask, smoothing)
     total = sums["loss"]
     for name, side in extras.items():
         if name.startswith("side_"):  # what a side head adds is no part of the curve
-            more = losses.classification(side, labels, mask, values["label_smoothing"])
+            more = _judged(run, problem, side, x, labels, mask, smoothing)
             total += values["side_head_weight"] * more["loss"]
     return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
 
@@ -206,10 +205,26 @@ def eval_step(
     """Sums over the examples with mask 1. images [B, H, W, C] uint8, labels [B] int, mask [B]."""
     x = augment.evaluate_view(images, run.data, *moments)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits, _ = _model(run, problem, {}).apply(variables, x, train=False)
-    if run.train.objective == "reconstruction":
-        return losses.reconstruction(logits, x.reshape(logits.shape), mask)
-    return losses.classification(logits, labels, mask)
+    output, _ = _model(run, problem, {}).apply(variables, x, train=False)
+    return _judged(run, problem, output, x, labels, mask)
+
+
+def _judged(
+    run: Run,
+    problem: Problem,
+    output: jax.Array,
+    x: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+    smoothing: float | jax.Array = 0.0,
+) -> Sums:
+    """Sums of the run's objective. output [B, D], x [B, h, w, C] what the model saw, labels [B]."""
+    objective = run.train.objective
+    if objective == "reconstruction":
+        return losses.reconstruction(output, x.reshape(output.shape), mask)
+    if objective == "classification":
+        return losses.classification(output, labels, mask, smoothing)
+    return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
 
 
 def _model(run: Run, problem: Problem, values: Numbers) -> Any:
@@ -221,7 +236,8 @@ def _model(run: Run, problem: Problem, values: Numbers) -> Any:
         _check_autoencoder(run)
     if run.model.name in AUTOENCODERS:
         fields["decoders"] = rebuilds or run.train.greedy > 0
-    return models.from_config(run.model, 0 if rebuilds else problem.classes, **fields)
+    outputs = {"reconstruction": 0, "scalar": 1}.get(run.train.objective, problem.classes)
+    return models.from_config(run.model, outputs, **fields)
 
 
 def _check_autoencoder(run: Run) -> None:

@@ -307,3 +307,38 @@ def test_what_cannot_be_reconstructed(changes: dict[str, Any], said: str) -> Non
     run = override(AUTOENCODER, changes)
     with pytest.raises(InputError, match=said):
         step.init_state(run, PROBLEM, step.numbers(run))
+
+
+def test_squared_error_to_codes() -> None:
+    """By hand: three classes on a line at -1.22, 0, 1.22, and as rows of the unit matrix."""
+    labels, mask = jnp.array([0, 1, 2, 2]), jnp.array([1.0, 1.0, 1.0, 0.0])
+    line = losses.codes("scalar", 3)
+    np.testing.assert_allclose(line[:, 0], [-(1.5**0.5), 0, 1.5**0.5], rtol=1e-6)
+    output = jnp.array([[-3.0], [0.7], [0.2], [jnp.nan]])
+    sums = losses.coded(output, labels, line, mask)
+    far = [(-3 + 1.5**0.5) ** 2, 0.49, (0.2 - 1.5**0.5) ** 2]
+    np.testing.assert_allclose(sums["loss"], sum(far), rtol=1e-6)
+    assert (float(sums["errors"]), float(sums["count"])) == (2, 3)  # 0.7 is nearer to class 2
+    finite = jnp.nan_to_num(output)
+    gradient = jax.grad(lambda o: losses.coded(o, labels, line, mask)["loss"])(finite)
+    assert gradient.shape == (4, 1) and float(gradient[3, 0]) == 0
+    np.testing.assert_allclose(gradient[0, 0], 2 * (-3 + 1.5**0.5), rtol=1e-6)
+    rows = losses.codes("one_hot", 3)
+    sums = losses.coded(jnp.array([[0.9, 0.2, 0.1]]), labels[:1], rows, mask[:1])
+    np.testing.assert_allclose(sums["loss"], 0.01 + 0.04 + 0.01, rtol=1e-5)
+    assert float(sums["errors"]) == 0
+
+
+@pytest.mark.parametrize(("objective", "outputs"), [("scalar", 1), ("one_hot", 3)])
+def test_a_net_learns_codes(objective: str, outputs: int) -> None:
+    run = override(MLP, {"train.objective": objective, "optim.lr": 0.01})
+    values = step.numbers(run)
+    state = step.init_state(run, PROBLEM, values)
+    assert state.params["output"]["kernel"].shape[-1] == outputs
+    one = jax.jit(lambda s, x, y: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values))
+    images, labels = (a[0] for a in batches(1))
+    first = step.eval_step(run, PROBLEM, state, images, labels, MOMENTS, jnp.ones(8))
+    for _ in range(60):
+        state, _ = one(state, images, labels)
+    last = step.eval_step(run, PROBLEM, state, images, labels, MOMENTS, jnp.ones(8))
+    assert last["loss"] < 0.5 * first["loss"] and last["errors"] < first["errors"]
