@@ -9,7 +9,7 @@ import dataclasses
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,11 +131,11 @@ class Experiment:
     arms: Mapping[str, Mapping[str, Any]]
     predictions: tuple[Prediction, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    tune: Mapping[str, tuple[Any, ...]] = field(
-        default_factory=dict
-    )  # dotted path -> grid, the same for each arm
+    # dotted path -> grid, the same for each arm whose model it concerns
+    tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     tune_seeds: tuple[int, ...] = (0, 1, 2)
     tune_by: Measure = Measure("final", "validation")
+    resplit: bool = False  # each seed has its own split of the data: data.split_seed is the seed
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     name: str = ""  # the file's name
 
@@ -183,6 +183,18 @@ class Experiment:
         )
 
 
+def tuned(experiment: Experiment, arm: str) -> dict[str, tuple[Any, ...]]:
+    """What of `tune` concerns the arm's model: a learning rate means nothing to a fit."""
+    model = config.override(experiment.base, experiment.arms[arm]).model.name
+    return {path: grid for path, grid in experiment.tune.items() if config.concerns(path, model)}
+
+
+def seeded(experiment: Experiment, run: Run, seeds: Iterable[int]) -> list[Run]:
+    """The run at each of the seeds."""
+    names = ("seed", "data.split_seed") if experiment.resplit else ("seed",)
+    return [config.override(run, dict.fromkeys(names, seed)) for seed in seeds]
+
+
 def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
     """arm -> setting -> run (seed 0). A setting reads 'optim.lr=0.03'; an untuned arm has the one
     setting ''.
@@ -191,8 +203,9 @@ def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
     for arm, changes in experiment.arms.items():
         out[arm] = {}
         base = config.override(experiment.base, changes)
-        for values in itertools.product(*experiment.tune.values()):
-            setting = dict(zip(experiment.tune, values, strict=True))
+        own = tuned(experiment, arm)
+        for values in itertools.product(*own.values()):
+            setting = dict(zip(own, values, strict=True))
             label = ", ".join(f"{path}={value}" for path, value in setting.items())
             out[arm][label] = config.override(base, setting)
     return out
@@ -214,7 +227,7 @@ def choose(
             if len(settings) == 1:
                 means[label] = 0.0
                 continue
-            scores = [score(arm, dataclasses.replace(run, seed=s)) for s in experiment.tune_seeds]
+            scores = [score(arm, r) for r in seeded(experiment, run, experiment.tune_seeds)]
             if any(s is None for s in scores):
                 return None
             means[label] = sum(s for s in scores if s is not None) / len(scores)
@@ -248,10 +261,10 @@ def presets_of(experiment: Experiment) -> dict[str, Mapping[str, Any]]:
 
 
 def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """`override` for experiments: 'seeds', 'tune_seeds', 'tune.<path>', and 'base.<path>' for the
-    runs.
+    """`override` for experiments: 'seeds', 'tune_seeds', 'tune.<path>', 'base.<path>' for the runs,
+    and 'arms' for those that stay, all predictions about others being dropped.
     """
-    base, tune, own = experiment.base, dict(experiment.tune), {}
+    base, tune, own, arms = experiment.base, dict(experiment.tune), {}, tuple(experiment.arms)
     for path, value in changes.items():
         head, _, rest = path.partition(".")
         if head == "base" and rest:
@@ -260,8 +273,11 @@ def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
             tune[rest] = tuple(value)
         elif path in ("seeds", "tune_seeds"):
             own[path] = tuple(value)
+        elif path == "arms":
+            arms = tuple(value)
         else:
             choices = [
+                "arms",
                 "seeds",
                 "tune_seeds",
                 *(f"tune.{p}" for p in tune),
@@ -270,7 +286,23 @@ def change(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
             raise InputError(
                 f"{path}: no such field of an experiment.{config.suggest(path, choices)}"
             )
-    return dataclasses.replace(experiment, base=base, tune=tune, **own)
+    return only(dataclasses.replace(experiment, base=base, tune=tune, **own), arms, "arms")
+
+
+def only(experiment: Experiment, arms: Sequence[str], asked: str = "arms") -> Experiment:
+    """The experiment with these arms alone, and its predictions about them."""
+    if tuple(arms) == tuple(experiment.arms):
+        return experiment
+    for arm in arms:
+        if arm not in experiment.arms:
+            raise InputError(f"{asked}: {_no_arm(arm, experiment.arms)}")
+    kept = {arm: experiment.arms[arm] for arm in experiment.arms if arm in arms}
+    told = tuple(p for p in experiment.predictions if p.arm in kept and p.than in kept)
+    presets = {
+        name: {path: value for path, value in changes.items() if path != "arms"}
+        for name, changes in experiment.presets.items()
+    }
+    return dataclasses.replace(experiment, arms=kept, predictions=told, presets=presets)
 
 
 def select(
@@ -295,13 +327,8 @@ def select(
         base = config.override(experiment.base, {path: value})
         tune = {p: grid for p, grid in experiment.tune.items() if p != path}
         experiment = dataclasses.replace(experiment, base=base, tune=tune, presets={})
-    for arm in arms:
-        if arm not in experiment.arms:
-            raise InputError(f"--arms: {_no_arm(arm, experiment.arms)}")
     if arms:
-        kept = {arm: experiment.arms[arm] for arm in experiment.arms if arm in arms}
-        told = tuple(p for p in experiment.predictions if p.arm in kept and p.than in kept)
-        experiment = dataclasses.replace(experiment, arms=kept, predictions=told)
+        experiment = only(experiment, arms, "--arms")
     if seeds:
         experiment = dataclasses.replace(experiment, seeds=tuple(seeds))
     return experiment
@@ -337,6 +364,9 @@ def load(name: str) -> Experiment:
     found = getattr(module, "EXPERIMENT", None)
     if not isinstance(found, Experiment):
         raise InputError(f"{path}: defines no EXPERIMENT = Experiment(...).")
+    for tuning in found.tune:
+        if not any(tuning in tuned(found, arm) for arm in found.arms):
+            raise InputError(f"{path}: tune: {tuning} concerns no arm's model.")
     return dataclasses.replace(found, name=path.stem)
 
 

@@ -4,7 +4,6 @@ A `Table` is plain data; how it reads is report.py's business. It is made from w
 that are missing, diverged or never reached a target are counted beside each number they concern.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -28,7 +27,7 @@ class Tried:
     """A setting of the grid, and `tune_by` of its finished runs (infinite: diverged)."""
 
     setting: str
-    values: tuple[Any, ...]  # one per tuned path
+    values: tuple[Any, ...]  # one per tuned path that concerns the arm's model
     scores: tuple[float, ...]
 
     @property
@@ -107,8 +106,8 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
     arms, chosen, used, to_choose = [], {}, {}, 0
     for arm, settings in experiment.grid(exp).items():
         setting = _choose(exp, arm, read)
-        final = [] if setting is None else _seeded(settings[setting], exp.seeds)
-        tuning = {k: _seeded(run, exp.tune_seeds) for k, run in settings.items()}
+        final = [] if setting is None else experiment.seeded(exp, settings[setting], exp.seeds)
+        tuning = {k: experiment.seeded(exp, r, exp.tune_seeds) for k, r in settings.items()}
         if len(settings) == 1:
             tuning = {}
         if setting is None:
@@ -149,13 +148,9 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
     )
 
 
-def _seeded(run: Run, seeds: Sequence[int]) -> list[Run]:
-    return [dataclasses.replace(run, seed=seed) for seed in seeds]
-
-
 def _choose(exp: Experiment, arm: str, read: Read) -> str | None:
     """The arm's setting, if its own tuning is done; another arm's may not be."""
-    alone = dataclasses.replace(exp, arms={arm: exp.arms[arm]}, predictions=(), presets={})
+    alone = experiment.only(exp, [arm])
     found = experiment.choose(alone, lambda arm, run: stats.value(read(arm, run), exp.tune_by))
     return None if found is None else found[arm]
 
@@ -172,7 +167,7 @@ def _arm(
     results = [record.result for record in runs.values() if record is not None and record.result]
     seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
     tried = []
-    combinations = itertools.product(*exp.tune.values()) if tuning else ()
+    combinations = itertools.product(*experiment.tuned(exp, name).values()) if tuning else ()
     for (label, tuned), values in zip(tuning.items(), combinations, strict=True):
         scores = [stats.value(read(name, run), exp.tune_by) for run in tuned]
         tried.append(Tried(label, values, tuple(s for s in scores if s is not None)))
@@ -323,7 +318,7 @@ def _warnings(
                 " they have no part in means and pairs."
             )
     compared = ["commit", "versions", "device"]
-    if not any(path.startswith("data.") for arm in exp.arms.values() for path in arm):
+    if not exp.resplit and not any(p.startswith("data.") for arm in exp.arms.values() for p in arm):
         compared.append("data")
     for name in compared:
         if len(facts.get(name, ())) > 1:
@@ -332,7 +327,7 @@ def _warnings(
         dirty = Counter(bool(record.info.get("dirty")) for record in finished)[True]
         yield f"{dirty} of {len(finished)} runs were made with uncommitted changes."
     for arm in arms:
-        for i, (path, values) in enumerate(exp.tune.items()):
+        for i, (path, values) in enumerate(experiment.tuned(exp, arm.name).items()):
             value = next((t.values[i] for t in arm.tried if t.setting == arm.chosen), None)
             # 0 switches a thing off, and nothing lies beyond that
             if type(value) in (int, float) and value and value in (min(values), max(values)):

@@ -77,7 +77,8 @@ def write(table: Table, folder: Path) -> list[Path]:
         figures["curves"] = page.figure(
             files["curves.svg"], "curves", "Learning curves", plots.IN_PAGE, CURVES
         )
-    scores = {arm.name: {t.values[0]: t.mean for t in arm.tried if t.scores} for arm in table.arms}
+    arms = [arm for arm in table.arms if arm.tried]
+    scores = {arm.name: {t.values[0]: t.mean for t in arm.tried if t.scores} for arm in arms}
     tried = {value for arm in scores.values() for value in arm}
     if len(table.tuned) == 1 and tried and all(type(v) in (int, float) and v > 0 for v in tried):
         drawn = plots.tuning(scores, table.tuned[0], str(table.tune_by), table.tune_by.metric)
@@ -278,16 +279,18 @@ def _comparisons(table: Table) -> Sheet:
 
 
 def _tuning(table: Table) -> Sheet:
-    def score(arm: Arm, i: int) -> str:
-        tried = arm.tried[i]
+    def score(arm: Arm, setting: str) -> str:
+        tried = next((t for t in arm.tried if t.setting == setting), None)
+        if tried is None:
+            return ""
         text = "diverged" if tried.mean == math.inf else _number(table.tune_by, tried.mean)
         seeds = len(tried.scores)
         partly = f" ({seeds} of {table.tune_seeds})" if seeds < table.tune_seeds else ""
         return text + partly + (" *" if tried.setting == arm.chosen else "")
 
     arms = [arm for arm in table.arms if arm.tried]
-    settings = [tried.setting for tried in arms[0].tried] if arms else []
-    rows = tuple((s, *(score(arm, i) for arm in arms)) for i, s in enumerate(settings))
+    settings = dict.fromkeys(tried.setting for arm in arms for tried in arm.tried)
+    rows = tuple((s, *(score(arm, s) for arm in arms)) for s in settings)
     title, seeds = _title(table.tune_by), _count(table.tune_seeds, "seed")
     note = (
         f"{title[:1].upper()}{title[1:]}, mean over {seeds}. Each arm runs at the setting where it"

@@ -4,7 +4,6 @@ Each arm's setting is chosen on validation data; only then are its further seeds
 test split is read for the chosen runs alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ def tuning_jobs(exp: Experiment, root: Path) -> Jobs:
         for arm, settings in experiment.grid(exp).items()
         if len(settings) > 1
         for base in settings.values()
-        for run in _seeded(base, exp.tune_seeds)
+        for run in experiment.seeded(exp, base, exp.tune_seeds)
     }
 
 
@@ -38,7 +37,7 @@ def final_jobs(exp: Experiment, root: Path) -> Jobs | None:
     return {
         experiment.folder(root, exp, arm, run): run
         for arm, setting in chosen.items()
-        for run in _seeded(grid[arm][setting], exp.seeds)
+        for run in experiment.seeded(exp, grid[arm][setting], exp.seeds)
     }
 
 
@@ -52,15 +51,17 @@ def chosen_settings(exp: Experiment, root: Path) -> dict[str, str] | None:
 
 
 def all_runs(exp: Experiment) -> list[Run]:
-    """One run of each arm and setting: what must be checked before work begins."""
-    return [run for settings in experiment.grid(exp).values() for run in settings.values()]
+    """One run of each arm, setting and split: what must be checked before work begins."""
+    seeds = dict.fromkeys((*exp.tune_seeds, *exp.seeds)) if exp.resplit else (0,)
+    settings = [run for runs in experiment.grid(exp).values() for run in runs.values()]
+    return [own for run in settings for own in experiment.seeded(exp, run, seeds)]
 
 
 def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
     """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
     for arm in exp.arms:
-        alone = dataclasses.replace(exp, arms={arm: exp.arms[arm]}, predictions=())
+        alone = experiment.only(exp, [arm])
         tuning, final = tuning_jobs(alone, root), final_jobs(alone, root)
         run = all_runs(alone)[0]
         steps = train.problem_of(run, datasets[run.data]).steps
@@ -98,7 +99,3 @@ def run(
     assert jobs is not None  # the grid is complete
     yield from trained(jobs)
     yield from train.test(jobs, datasets)
-
-
-def _seeded(run: Run, seeds: tuple[int, ...]) -> list[Run]:
-    return [dataclasses.replace(run, seed=seed) for seed in seeds]

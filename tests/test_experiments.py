@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcnn import cohorts, experiment, step, sweep, train
-from jaxcnn.config import Data, InputError, Model, Run, override
+from jaxcnn import experiment, step, sweep, train
+from jaxcnn.config import CLASSICAL, Data, InputError, Model, Run, override
 from jaxcnn.data import sources
 from jaxcnn.experiment import Experiment, Measure, Prediction
 
@@ -31,10 +31,12 @@ SMALL = Experiment(
 @pytest.mark.parametrize(("name", "preset"), ALL)
 def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
     exp = experiment.with_preset(experiment.load(name), preset)
+    exp = dataclasses.replace(exp, resplit=False)  # other splits have the same sizes
     runs = sweep.all_runs(exp)
     datasets = train.load_data(runs, None)
     train.check(runs, datasets)
-    for run, *_ in cohorts.group(runs, step.static):  # the others differ in numbers alone
+    nets = [run for run in runs if run.model.name not in CLASSICAL]
+    for run in {step.static(run): run for run in nets}.values():
         problem = train.problem_of(run, datasets[run.data])
         state, sums = train.trace(run, problem)
         assert state.step.shape == sums["loss"].shape == ()
@@ -65,7 +67,48 @@ def test_arms_start_from_equal_weights_where_they_share_a_layer(name: str) -> No
     for other in starts[1:]:
         for layer in starts[0].keys() & other.keys():
             for leaf in starts[0][layer]:
+                if starts[0][layer][leaf].shape != other[layer][leaf].shape:
+                    continue  # another size is another layer
                 np.testing.assert_array_equal(starts[0][layer][leaf], other[layer][leaf])
+
+
+MIXED = dataclasses.replace(
+    SMALL,
+    arms={**SMALL.arms, "svm": {"model.name": "svm_rbf"}, "knn": {"model.name": "knn"}},
+    tune={"optim.lr": (0.1, 0.2), "model.gamma": (0.01, 0.1, 1.0)},
+    presets={"quick": {"arms": ("svm", "wide"), "tune.model.gamma": (0.5, 0.6)}},
+)
+
+
+def test_an_arm_is_tuned_over_what_concerns_its_model() -> None:
+    grid = experiment.grid(MIXED)
+    assert list(grid["wide"]) == list(grid["narrow"]) == ["optim.lr=0.1", "optim.lr=0.2"]
+    assert list(grid["svm"]) == ["model.gamma=0.01", "model.gamma=0.1", "model.gamma=1.0"]
+    assert list(grid["knn"]) == [""]
+    assert {r.optim.lr for r in grid["svm"].values()} == {MIXED.base.optim.lr}
+
+
+def test_a_preset_may_have_fewer_arms() -> None:
+    quick = experiment.with_preset(MIXED, "quick")
+    assert list(quick.arms) == ["wide", "svm"] and quick.predictions == ()
+    assert list(experiment.grid(quick)["svm"]) == ["model.gamma=0.5", "model.gamma=0.6"]
+    assert list(experiment.with_preset(MIXED, "default").arms) == list(MIXED.arms)
+    with pytest.raises(InputError, match="arms: 'swm' is no arm. Did you mean svm"):
+        dataclasses.replace(MIXED, presets={"quick": {"arms": ("swm",)}})
+
+
+def test_each_seed_may_have_a_split_of_its_own() -> None:
+    run = SMALL.base
+    assert [r.data.split_seed for r in experiment.seeded(SMALL, run, (0, 3))] == [0, 0]
+    split = dataclasses.replace(SMALL, resplit=True)
+    assert [(r.seed, r.data.split_seed) for r in experiment.seeded(split, run, (0, 3))] == [
+        (0, 0),
+        (3, 3),
+    ]
+    assert {r.data.split_seed for r in sweep.all_runs(split)} == {0, 1, 2, 3, 4}
+    seen = []
+    experiment.choose(split, lambda arm, run: seen.append((run.seed, run.data.split_seed)) or 0.0)
+    assert set(seen) == {(0, 0), (1, 1), (2, 2)}
 
 
 def test_the_grid_is_the_same_for_each_arm() -> None:
@@ -158,6 +201,9 @@ def test_a_file_anywhere_is_an_experiment(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(source.read_text().replace("optim.lr", "optim.lrr"))
     with pytest.raises(InputError, match=r"broken.py: optim.lrr: no such field"):
         experiment.load(str(tmp_path / "broken.py"))
+    (tmp_path / "idle.py").write_text(source.read_text().replace("optim.lr", "model.gamma"))
+    with pytest.raises(InputError, match=r"tune: model.gamma concerns no arm's model"):
+        experiment.load(str(tmp_path / "idle.py"))
     with pytest.raises(InputError, match="no such file"):
         experiment.load(str(tmp_path / "absent.py"))
 
