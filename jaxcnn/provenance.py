@@ -12,7 +12,7 @@ import jax
 
 from jaxcnn import backend, records
 
-PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

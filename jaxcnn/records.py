@@ -8,7 +8,8 @@
     result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}, at the end
     test.json       M on the test split at the last step, once the table asked for it
 
-where M is {"loss": mean, "error": share, "count": examples}. A number that is not finite is null,
+where M is {"loss": mean, "error": share, "count": examples}, one of the two missing where the model
+has none. A number that is not finite is null,
 and its row has "nonfinite": true. After a crash the rows behind the last checkpoint are made again,
 equal, so a reader takes the last row of each step; a torn last line is passed over.
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn import backend, config, experiment, models, train
+from jaxcnn import backend, classical, config, experiment, models, train
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import KNOBS
 
@@ -40,7 +40,10 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
             grid_text = ", ".join(
                 f"{v:g}" if isinstance(v, float) else str(v) for v in exp.tune[path]
             )
-            fields.add_row(path, f"tuned: {grid_text}", *same)
+            own = [path in experiment.tuned(exp, arm) for arm in bases]
+            text = f"tuned: {grid_text}"
+            texts = [text, *same] if all(own) else [text if has else NO_KNOB for has in own]
+            fields.add_row(path, *texts)
         elif len(set(values)) == 1:
             fields.add_row(f"[dim]{path}[/]", values[0], *same)
         else:
@@ -50,14 +53,15 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
         problem = train.problem_of(run, datasets[run.data])
         parameters[arm], steps[arm] = train.parameters(run, problem), problem.steps
     fields.add_section()
-    fields.add_row("parameters", *(f"{n:,}" for n in parameters.values()))
+    sizes = ("known once fitted" if n is None else f"{n:,}" for n in parameters.values())
+    fields.add_row("parameters", *sizes)
     fields.add_row("steps", *(f"{n:,}" for n in steps.values()))
     console.print(fields)
 
     count = len(exp.arms) * len(exp.seeds)
     console.print(f"\nseeds {_span(exp.seeds)}: {count} runs at the chosen settings")
     if exp.tune:
-        tuned = sum(len(s) for s in grid.values()) * len(exp.tune_seeds)
+        tuned = sum(len(s) for s in grid.values() if len(s) > 1) * len(exp.tune_seeds)
         console.print(
             f"tuning seeds {_span(exp.tune_seeds)}: {tuned} runs;"
             f" chosen by the {exp.tune_by}, mean over seeds"
@@ -88,14 +92,20 @@ def _resolved(run: config.Run) -> dict[str, str]:
     """path -> value, with the architecture's own value in place of 'paper' and '-' where it has
     none.
     """
-    module = models.from_config(run.model, classes=10)
-    has = {f.name for f in dataclasses.fields(module)}
+    fitted = run.model.name in config.CLASSICAL
+    if fitted:
+        own = classical.knobs(run.model)
+    else:
+        module = models.from_config(run.model, classes=10)
+        own = {f.name: getattr(module, f.name, None) for f in dataclasses.fields(module)}
     out = {}
     for path in config.paths(run):
         value = config.get(run, path)
         group, _, name = path.rpartition(".")
         if group == "model" and name in KNOBS and value == "paper":
-            value = f"{getattr(module, name)} (paper)" if name in has else NO_KNOB
+            value = f"{own[name]} (paper)" if name in own else NO_KNOB
+        if not config.concerns(path, run.model.name):
+            value = NO_KNOB
         out[path] = str(value)
     return out
 

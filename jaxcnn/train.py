@@ -1,4 +1,4 @@
-"""The loop: runs go in, records come out. The only place where programs, files and time meet.
+"""The loop: runs go in, records come out. The only place where programs, fits, files and time meet.
 
 Runs are trained in waves of one cohort (`sharding.plan`). A generator, so that its caller draws the
 progress and hears of each new point of a curve; all that it promises stands on disk before it says
@@ -18,12 +18,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import cohorts, config, losses, probes, provenance, records, sharding, step
+from jaxcnn import (
+    classical,
+    cohorts,
+    config,
+    losses,
+    probes,
+    provenance,
+    records,
+    sharding,
+    step,
+)
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program, Resident
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import sources
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.step import Problem
 
 DISPATCH_SECONDS = (
@@ -59,7 +69,7 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, D
 def problem_of(run: Run, data: Dataset) -> Problem:
     """Raises `InputError` for a run that its data cannot feed."""
     n = len(data.train.labels)
-    if run.train.batch_size > n:
+    if run.train.batch_size > n and not _fitted(run):
         raise InputError(
             f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
             f" of {run.data.name}."
@@ -80,7 +90,10 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
     for group in cohorts.group(runs, step.static):
         run = group[0]
         problem = problem_of(run, datasets[run.data])
-        trace(run, problem)
+        if _fitted(run):
+            classical.check(run, datasets[run.data])
+        else:
+            trace(run, problem)
 
 
 def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
@@ -104,8 +117,10 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     return jax.eval_shape(one, images, labels, moment)
 
 
-def parameters(run: Run, problem: Problem) -> int:
-    """How many trainable numbers the run's model has."""
+def parameters(run: Run, problem: Problem) -> int | None:
+    """How many trainable numbers the run's model has; None where only the fit will tell."""
+    if _fitted(run):
+        return None
     state, _ = trace(run, problem)
     return sum(math.prod(a.shape) for a in jax.tree.leaves(state.params))
 
@@ -128,7 +143,7 @@ def train(
     waiting = False
     while pending:
         held_elsewhere = True
-        for group in cohorts.group(pending, lambda f: step.static(jobs[f])):
+        for group in cohorts.group(pending, lambda f: _wave_of(jobs[f])):
             width, mesh = sharding.plan(len(group))
             while group:
                 with contextlib.ExitStack() as stack:
@@ -139,6 +154,9 @@ def train(
                     runs = {f: pending[f] for f in wave}
                     infos = {f: {**labels[f], **shared} for f in wave}
                     data = datasets[next(iter(runs.values())).data]
+                    if _fitted(next(iter(runs.values()))):
+                        yield from _fit(runs, infos, data, stop)
+                        continue
                     yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
         pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
         if pending and held_elsewhere:
@@ -158,12 +176,18 @@ def test(jobs: Mapping[Path, Run], datasets: Mapping[config.Data, Dataset]) -> I
         for f, run in jobs.items()
         if not (f / "test.json").is_file() and not _diverged(f)
     }  # fmt: skip
-    for group in cohorts.group(todo, lambda f: step.static(todo[f])):
+    for group in cohorts.group(todo, lambda f: _wave_of(todo[f])):
         width, mesh = sharding.plan(len(group))
         for i in range(0, len(group), width):
             wave = group[i : i + width]
             runs = [todo[f] for f in wave]
             data = datasets[runs[0].data]
+            if _fitted(runs[0]):
+                for folder, run in zip(wave, runs, strict=True):
+                    means = classical.means(classical.fit(run, data), data.test)
+                    records.write_json(folder / "test.json", means)
+                    yield Tick(folder, 1)
+                continue
             program, like = _program(runs[0], data, mesh)
             carries = [_final(folder, like) for folder in wave]
             carry = _stack(mesh, carries, width)
@@ -187,6 +211,45 @@ def _claim(
         if len(wave) == width:
             return wave, group[i + 1 :]
     return wave, []
+
+
+def _fitted(run: Run) -> bool:
+    """Whether the run's model is fitted at once, not trained by steps."""
+    return run.model.name in config.CLASSICAL
+
+
+def _wave_of(run: Run) -> tuple[Run, int]:
+    """Equal for runs that can be trained side by side: one program, the same examples."""
+    return step.static(run), run.data.split_seed
+
+
+def _fit(
+    runs: dict[Path, Run],
+    infos: dict[Path, dict[str, Any]],
+    data: Dataset,
+    stop: Callable[[], bool],
+) -> Iterator[Tick]:
+    """Fit the runs one after the other. A fit is done or has not begun, so nothing is saved on the
+    way, and its curve is the one point behind it.
+    """
+    for folder, run in runs.items():
+        if stop():
+            raise Interrupted
+        yield Tick(folder, 0)
+        began = time.monotonic()
+        fitted = classical.fit(run, data)
+        n = run.train.eval_train_examples
+        row: dict[str, Any] = {"step": 1}
+        row["train"] = classical.means(fitted, Split(data.train.images[:n], data.train.labels[:n]))
+        if len(data.validation.labels) > 0:
+            row["validation"] = classical.means(fitted, data.validation)
+        seconds = round(time.monotonic() - began, 2)
+        _begin(folder, run, infos[folder], data, classical.parameters(fitted))
+        with records.open_metrics(folder) as f:
+            records.append(f, row | {"seconds": seconds})
+        result = {"status": "finished", "step": 1, "seconds": seconds}
+        records.write_json(folder / "result.json", result)
+        yield Tick(folder, 1, row)
 
 
 def _resume(
@@ -356,8 +419,12 @@ def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:
     return program, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), many)
 
 
-def _begin(folder: Path, run: Run, info: dict[str, Any], data: Dataset) -> None:
-    """Write run.json, or see that the one there is of this run and these data."""
+def _begin(
+    folder: Path, run: Run, info: dict[str, Any], data: Dataset, size: int | None = None
+) -> None:
+    """Write run.json, or see that the one there is of this run and these data. `size`: parameters
+    of a fit.
+    """
     old = records.read(folder)
     if old is None:
         problem = problem_of(run, data)
@@ -366,7 +433,7 @@ def _begin(folder: Path, run: Run, info: dict[str, Any], data: Dataset) -> None:
             "config": config.to_dict(run),
             "digest": config.digest(run),
             "steps": problem.steps,
-            "parameters": parameters(run, problem),
+            "parameters": size if _fitted(run) else parameters(run, problem),
             "data": {"fingerprint": data.fingerprint, **sizes, "classes": len(data.classes)},
         }
         records.write_json(folder / "run.json", {**info, **about})
