@@ -8,15 +8,20 @@ Examples:
   python launch.py run my_experiment.py --seeds 0..9       a file of your own, ten seeds
   python launch.py run relu_vs_sigmoid --arms relu tanh --set train.epochs=3
   python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
+  python launch.py run --all --preset quick                every experiment, one after the other
+  python launch.py collect --all --preset quick            their records in small files, to commit
+  python launch.py report --from results                   all reports again, from those files
   python launch.py prepare cifar10                         fetch a TFDS data set
   python launch.py table layers lenet5                     every layer: parameters, MACs, field
   python launch.py plot architectures                      accuracy against operations
 """
 
+import contextlib
 import errno
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -26,12 +31,16 @@ from jaxcnn import experiment
 from jaxcnn.config import InputError
 from jaxcnn.experiment import Experiment
 
+if TYPE_CHECKING:
+    from jaxcnn.findings import Table
+
 # jax, numpy and matplotlib are imported inside the commands: `--help` and `list` need none of them.
 
 Names = Annotated[
     Positional[tuple[str, ...]],
     arg(metavar="NAME...", help="Experiments by name, or paths of files that define EXPERIMENT."),
 ]
+All = Annotated[bool, arg(name="all", help="Every experiment of experiments/, in place of NAME.")]
 Preset = Annotated[str, arg(help="quick, default or paper; `show` lists an experiment's presets.")]
 Arms = Annotated[tuple[str, ...], arg(metavar="ARM...", help="Only these arms.")]
 Seeds = Annotated[str, arg(metavar="0..9|0,1,5", help="In place of the experiment's own seeds.")]
@@ -43,7 +52,7 @@ Out = Annotated[Path, arg(metavar="DIR", help="Folder of the records.")]
 DataDir = Annotated[Path | None, arg(metavar="DIR", help="TFDS's folder; else TFDS_DATA_DIR.")]
 
 Kind = Annotated[
-    Positional[Literal["layers", "architectures", "published", "errata"]],
+    Positional[Literal["layers", "architectures", "published", "errata", "claims"]],
     arg(help="What the table is of."),
 ]
 Format = Literal["terminal", "markdown", "csv", "latex"]
@@ -82,7 +91,8 @@ def show(
 
 
 def run(
-    names: Names,
+    names: Names = (),
+    every: All = False,
     preset: Preset = "default",
     arms: Arms = (),
     seeds: Seeds = "",
@@ -96,11 +106,12 @@ def run(
 ) -> int:
     """Train what is missing, then print and write the report.
 
-    Ctrl-C saves, and the same command goes on. More seeds train only what is new.
+    Ctrl-C saves, and the same command goes on. More seeds train only what is new. Of several
+    experiments one that fails is reported at the end, by exit code 1 too, and the others go on.
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
-    selected = _select(names, preset, arms, seeds, settings)
+    selected = _select(_names(names, every), preset, arms, seeds, settings)
     from jaxcnn import backend, records, sweep, train
     from jaxcnn import tensorboard as board
     from jaxcnn.console import Display, stop_on_signals
@@ -109,42 +120,117 @@ def run(
     records.check_writable(out)
     if tensorboard:
         board.check()
-    runs = [r for exp in selected for r in sweep.all_runs(exp)]
+    failed: dict[str, BaseException] = {}
+    tables: dict[str, Table] = {}  # of those that went well
+
+    def fails(exp: Experiment, error: Exception) -> None:
+        if len(selected) == 1:
+            raise error
+        failed[exp.name] = error
+        console.print(f"[bold red]failed:[/] {exp.name}; the others go on")
+
+    work: dict[str, tuple[int, int]] = {}  # run-steps left, and in all
+    datasets = {}
     with console.status("reading the data, tracing the programs"):
-        datasets = train.load_data(runs, data_dir)
-        train.check(runs, datasets)
-    for exp in selected:
-        left, total = sweep.work(exp, out, datasets)
-        options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
-        with stop_on_signals() as stop:
+        for exp in selected:
             try:
-                with Display(console, exp.name, total - left, total) as display:
-                    for tick in sweep.run(exp, out, datasets, stop=stop, **options):
-                        display.tick(*tick)
+                datasets = train.load_data(sweep.all_runs(exp), data_dir)
+                train.check(sweep.all_runs(exp), datasets)
+                work[exp.name] = sweep.work(exp, out, datasets)
+            except Exception as error:
+                fails(exp, error)
+    planned = [exp for exp in selected if exp.name in work]
+    ahead, total = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0, 0)
+    options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
+    with stop_on_signals() as stop, Display(console, "", total - ahead, total) as display:
+        for i, exp in enumerate(planned):
+            of = f" ({i + 1} of {len(planned)})" if len(planned) > 1 else ""
+            display.begin(exp.name + of, total - ahead)
+            ahead -= work[exp.name][0]
+            try:
+                if len(planned) > 1:  # not all are kept: together they may not fit
+                    datasets = train.load_data(sweep.all_runs(exp), data_dir)
+                for tick in sweep.run(exp, out, datasets, stop=stop, **options):
+                    display.tick(*tick)
+                if tensorboard:
+                    board.write(exp, out)
+                tables[exp.name] = _report(exp, preset, settings, arms, out)
             except train.Interrupted:
                 again = records.command()
                 console.print(f"Stopped; all is saved. To go on:\n  {again}", soft_wrap=True)
                 return 128 + (stop.signal or 0)
-        if tensorboard:
-            board.write(exp, out)
-        _report(exp, preset, settings, arms, out)
-    return 0
+            except Exception as error:
+                fails(exp, error)
+    if len(selected) > 1:
+        _overview(tables, preset, settings, arms, out)
+    for name, error in failed.items():
+        console.print(f"[bold red]failed:[/] {name}", soft_wrap=True)
+        _explain(error)
+    return 1 if failed else 0
 
 
 def report(
-    names: Names,
+    names: Names = (),
+    every: All = False,
     preset: Preset = "default",
     arms: Arms = (),
     seeds: Seeds = "",
     settings: Settings = (),
     out: Out = Path("runs"),
+    source: Annotated[
+        Path | None,
+        arg(name="from", metavar="DIR", help="In place of runs: the files of `collect`."),
+    ] = None,
 ) -> None:
     """Print and write the report of what the records hold, finished or not.
 
+    With --all, of every experiment that has records, and an overview of them. With --from, the
+    reports of all files of `collect` in DIR, whatever their presets, an overview of all claims in
+    OUT/DIR/index.html, and DIR/README.md.
+
     Example: python launch.py report relu_vs_sigmoid --preset quick
     """
-    for exp in _select(names, preset, arms, seeds, settings):
-        _report(exp, preset, settings, arms, out)
+    if source is not None:
+        if names or every or arms or seeds or settings:
+            raise InputError("--from: takes all files of DIR; NAME and other options have no use.")
+        from jaxcnn import overview
+
+        page, readme = overview.rebuild(source, out / source.name)
+        console.print(f"All reports: {page}\nAll claims: {readme}", soft_wrap=True)
+        return
+    tables = {}
+    for exp in _select(_names(names, every), preset, arms, seeds, settings):
+        with _passed_over(every):
+            tables[exp.name] = _report(exp, preset, settings, arms, out)
+    if every or len(tables) > 1:
+        _overview(tables, preset, settings, arms, out)
+
+
+def collect(
+    names: Names = (),
+    every: All = False,
+    preset: Preset = "default",
+    arms: Arms = (),
+    seeds: Seeds = "",
+    settings: Settings = (),
+    out: Out = Path("runs"),
+    to: Annotated[Path, arg(metavar="DIR", help="Folder of the files.")] = Path("results"),
+) -> None:
+    """Write a small file an experiment, for committing, from which its report can be made again.
+
+    With --all, of every experiment that has finished runs. Then: python launch.py report --from DIR
+
+    Example: python launch.py collect relu_vs_sigmoid --preset quick --to results
+    """
+    chosen = _select(_names(names, every), preset, arms, seeds, settings)
+    from jaxcnn import results
+
+    changes = tuple(_setting(s) for s in settings)
+    for exp in chosen:
+        asked = results.Launch(exp.name, preset, arms, tuple(_seeds(seeds)), changes)
+        with _passed_over(every):
+            path = results.collect(asked, out, to)
+            console.print(f"Written: {path} ({path.stat().st_size / 1000:.0f} kB)", soft_wrap=True)
 
 
 def prepare(
@@ -184,23 +270,24 @@ def table(
     ] = None,
 ) -> None:
     """What can be calculated, without training: layers of a model, architectures side by side with
-    published errors, all published errors, the notes' errata.
+    published errors, all published errors, the notes' errata, the claims that it decides.
 
     Example: python launch.py table layers vgg16 --format markdown
     """
     if kind != "layers" and (settings or classes is not None or size is not None):
         raise InputError(f"--set, --classes, --size: {kind} has no use for them; layers has.")
-    if kind in ("published", "errata") and names:
+    if kind in ("published", "errata", "claims") and names:
         raise InputError(f"MODEL: {' '.join(names)!r} has no place in the table of {kind}.")
     if kind == "layers" and not names:
         raise InputError("MODEL: none. Say which, e.g. python launch.py table layers lenet5.")
-    from jaxcnn import listing, tables
+    from jaxcnn import listing, overview, tables
 
     if kind == "layers":
         changes = dict(_setting(s) for s in settings)
         made = [tables.layers(*tables.named(n, changes, classes, size), n) for n in names]
     else:
         make = {"published": tables.results, "errata": tables.corrections}
+        make["claims"] = overview.claims
         with console.status("tracing the programs"):
             if kind == "architectures":
                 records = Path(__file__).resolve().parent / "benchmarks" / "records"
@@ -240,6 +327,7 @@ COMMANDS = {
     "show": show,
     "run": run,
     "report": report,
+    "collect": collect,
     "prepare": prepare,
     "table": table,
     "plot": plot,
@@ -293,6 +381,23 @@ def _explain(error: BaseException) -> int:
     return 2 if isinstance(error, InputError) else 1
 
 
+@contextlib.contextmanager
+def _passed_over(every: bool) -> Iterator[None]:
+    """With --all an experiment that has no records is told of, and no error."""
+    try:
+        yield
+    except InputError as error:
+        if not every:
+            raise
+        console.print(f"[yellow]note:[/] {error}", soft_wrap=True)
+
+
+def _names(names: tuple[str, ...], every: bool) -> tuple[str, ...]:
+    if every and names:
+        raise InputError(f"--all: has no use beside NAME, and there is {' '.join(names)!r}.")
+    return tuple(experiment.available()) if every else names
+
+
 def _select(
     names: tuple[str, ...],
     preset: str,
@@ -329,17 +434,39 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _variant(preset: str, settings: tuple[str, ...], arms: tuple[str, ...]) -> str:
+    return "_".join([preset, *arms, *settings]).replace("/", "-")
+
+
 def _report(
     exp: Experiment, preset: str, settings: tuple[str, ...], arms: tuple[str, ...], out: Path
-) -> None:
+) -> "Table":
     from jaxcnn import findings, records, report
 
     table = findings.collect(exp, out, records.command())
     report.show(table, console)
-    variant = "_".join([preset, *arms, *settings]).replace("/", "-")
-    folder = out / exp.name / "reports" / variant
+    folder = out / exp.name / "reports" / _variant(preset, settings, arms)
     names = [path.name for path in report.write(table, folder)]
     console.print(f"Written to {folder}: {', '.join(names)}", soft_wrap=True)
+    return table
+
+
+def _overview(
+    tables: dict[str, "Table"],
+    preset: str,
+    settings: tuple[str, ...],
+    arms: tuple[str, ...],
+    out: Path,
+) -> None:
+    from jaxcnn import overview
+
+    variant = _variant(preset, settings, arms)
+    entries = [
+        overview.Entry(name, table, table.commands[0], f"../../{name}/reports/{variant}/index.html")
+        for name, table in tables.items()
+    ]
+    path = overview.write(entries, out / "overview" / variant)
+    console.print(f"All of them: {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

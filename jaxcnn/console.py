@@ -48,12 +48,16 @@ class Display:
 
     def __enter__(self) -> "Display":
         self._progress.start()
-        self._task = self._progress.add_task(
-            self._title, total=self._total, completed=self._done, news="compiling"
-        )
-        if not self._console.is_terminal:
-            self._console.print(f"{self._title}: {self._done} of {self._total} run-steps done")
+        self._task = self._progress.add_task("", total=self._total)
+        self.begin(self._title, self._done)
         return self
+
+    def begin(self, title: str, done: int) -> None:
+        """Another experiment; `done` run-steps of all are behind it, or given up."""
+        self._title, self._done = title, done
+        self._progress.update(self._task, description=title, completed=done, news="compiling")
+        if not self._console.is_terminal:
+            self._console.print(f"{title}: {done} of {self._total} run-steps done")
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()

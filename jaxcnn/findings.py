@@ -96,12 +96,14 @@ class Table:
     commands: tuple[str, ...]  # that made the runs, and this report
 
 
-def collect(exp: Experiment, root: Path, command: str = "") -> Table:
-    """The table of `exp` from the records under `root`."""
+def in_folder(exp: Experiment, root: Path) -> Read:
+    """Reads the runs of `exp` in their folders under `root`."""
+    return lambda arm, run: records.read(experiment.folder(root, exp, arm, run))
 
-    @functools.cache
-    def read(arm: str, run: Run) -> Record | None:
-        return records.read(experiment.folder(root, exp, arm, run))
+
+def collect(exp: Experiment, source: Path | Read, command: str = "") -> Table:
+    """The table of `exp` from the records under a folder, or from what else reads them."""
+    read = functools.cache(in_folder(exp, source) if isinstance(source, Path) else source)
 
     arms, chosen, used, to_choose = [], {}, {}, 0
     for arm, settings in experiment.grid(exp).items():
@@ -120,9 +122,8 @@ def collect(exp: Experiment, root: Path, command: str = "") -> Table:
     finished = [record for record in begun if record.result is not None]
     if not finished:
         what = "finished run" if begun else "records"
-        raise InputError(
-            f"no {what} of {exp.name} under {root}/. Run: python launch.py run {exp.name}"
-        )
+        where = f" under {source}/" if isinstance(source, Path) else ""
+        raise InputError(f"no {what} of {exp.name}{where}. Run: python launch.py run {exp.name}")
     cells = tuple(_cell(m, arm, chosen[arm]) for m in exp.measures() for arm in chosen)
     metric = "loss" if {p.measure.metric for p in exp.predictions} == {"loss"} else "error"
     facts, made = _facts(finished), _distinct(finished, lambda info: info.get("command", ""))

@@ -1,5 +1,6 @@
 """Figures: learning curves with confidence bands, the score of each tried learning rate, the
-accuracy of architectures against what they cost, and what grows with what.
+effects of all experiments, the accuracy of architectures against what they cost, and what grows
+with what.
 
 Matplotlib's Figure objects, no pyplot and no global state; the same numbers give the same bytes.
 """
@@ -189,6 +190,61 @@ def scaling(panels: Mapping[str, Mapping[str, Mapping[str, Points]]]) -> Figure:
                 ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,g}"))
                 ax.grid()
                 ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+Effect = tuple[str, float, float, float, str]  # prediction, d, low, high, verdict
+VERDICTS = {  # colour, marker, and what fills it
+    "supported": (COLOURS[2], "o", COLOURS[2]),
+    "refuted": (COLOURS[1], "s", COLOURS[1]),
+    "undecided": (COLOURS[6], "D", "#ffffff"),
+}
+LIMIT = 30.0  # of the axis; what lies beyond is drawn at its end
+
+
+def effects(experiments: Mapping[str, Sequence[Effect]]) -> Figure:
+    """A forest: experiment -> its predictions, a line each with a point at d and its interval; to
+    the right of 0 is what was predicted. The axis is linear up to 1, logarithmic beyond.
+    """
+    lines = sum(1.3 + len(shown) for shown in experiments.values())
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.2, 1.1 + 0.24 * lines), layout="constrained")
+        ax = figure.subplots()
+        place, names = 0.0, []
+        for name, shown in experiments.items():
+            names.append((place, name, "bold"))
+            for label, d, low, high, verdict in shown:
+                place += 1
+                names.append((place, label, "normal"))
+                colour, marker, fill = VERDICTS[verdict]
+                ends = [min(max(x, -LIMIT), LIMIT) for x in (low, high, d)]
+                ax.plot(ends[:2], [place] * 2, color=colour, linewidth=1.4)
+                look: Any = {"ms": 5.5, "mfc": fill, "mec": colour}
+                ax.plot(ends[2], place, marker, clip_on=False, **look)
+            place += 1.3
+        ax.axvline(0, color=INK, linewidth=0.8)
+        ax.set(ylim=(place - 0.6, -0.9), xlim=(-LIMIT, LIMIT))
+        ax.set_xscale("symlog", linthresh=1, linscale=0.8)
+        ticks = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
+        ax.set_xticks(ticks, [f"{x:g}".replace("-", "\N{MINUS SIGN}") for x in ticks])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_yticks([y for y, _, _ in names], [text for _, text, _ in names], fontsize=8.5)
+        for text, (_, _, weight) in zip(ax.get_yticklabels(), names, strict=True):
+            text.set_fontweight(weight)
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+        ax.grid(axis="x")
+        ax.set_axisbelow(True)
+        ax.set_xlabel(
+            "against the prediction   \N{LEFTWARDS ARROW}   d   \N{RIGHTWARDS ARROW}   as predicted"
+        )
+        marks: Any = {"ls": "", "ms": 5.5}
+        legend = [
+            Line2D([], [], color=c, marker=m, mfc=fill, label=word, **marks)
+            for word, (c, m, fill) in VERDICTS.items()
+        ]
+        where: Any = "outside upper left"
+        figure.legend(handles=legend, loc=where, ncols=3, frameon=False)
     return figure
 
 

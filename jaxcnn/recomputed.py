@@ -4,7 +4,7 @@ Each function gives them as the sentence that the table prints.
 """
 
 import itertools
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,16 @@ def _random_draws(name: str, **fields: Any) -> int:
     return names.count("random_bits")
 
 
-def test_scaling() -> str:
+class ScalingErrors(NamedTuple):
+    """The largest errors of three rules for testing, over the outputs and activations."""
+
+    masks: int
+    own: dict[str, float]  # activation -> with the layer's own W and b scaled
+    outputs: float  # with its outputs scaled
+    following: float  # with the next layer's W and b scaled
+
+
+def scaling_errors() -> ScalingErrors:
     """Seven hidden units, p = 1/2: the mean over all 2^7 masks against three rules for testing."""
     rng = np.random.default_rng(0)
     x, w, b = rng.normal(size=5), rng.normal(size=(5, 7)), rng.normal(size=7)
@@ -80,16 +89,22 @@ def test_scaling() -> str:
     def error(rule: np.ndarray, true: np.ndarray) -> float:
         return float(np.abs(rule - true).max())
 
-    own, outputs, biases = [], 0.0, 0.0
+    own, outputs, following = {}, 0.0, 0.0
     for name, act in activations.items():
         h = act(x @ w + b)
         true = ((masks * h) @ v + c).mean(0)
         outputs = max(outputs, error(0.5 * h @ v + c, true))
-        own.append(f"{error(act(0.5 * (x @ w + b)) @ v + c, true):.2f} {name}")
-        biases = max(biases, error(0.5 * (h @ v + c), true))
+        own[name] = error(act(0.5 * (x @ w + b)) @ v + c, true)
+        following = max(following, error(0.5 * (h @ v + c), true))
+    return ScalingErrors(len(masks), own, outputs, following)
+
+
+def test_scaling() -> str:
+    errors = scaling_errors()
+    own = ", ".join(f"{error:.2f} {name}" for name, error in errors.own.items())
     return (
-        f"error over all {len(masks)} masks: outputs scaled {outputs:.2f}; own W and b scaled"
-        f" {', '.join(own)}; the next layer's W and b scaled {biases:.2f}"
+        f"error over all {errors.masks} masks: outputs scaled {errors.outputs:.2f}; own W and b"
+        f" scaled {own}; the next layer's W and b scaled {errors.following:.2f}"
     )
 
 
@@ -130,15 +145,16 @@ SHARES = {
 }
 
 
-def dense_share(name: str) -> float:
-    """The share of parameters that lie in fully-connected layers."""
+def share(name: str, count: Literal["parameters", "macs"], kind: str) -> float:
+    """The share of a net's parameters or multiply-adds that lies in layers of `kind`."""
     fields = {"side_heads": False} if name == "googlenet" else {}
     net = analysis.of(name, **fields)
-    return sum(layer.parameters for layer in net.kind(DENSE)) / net.parameters
+    return sum(getattr(layer, count) for layer in net.kind(kind)) / getattr(net, count)
 
 
 def shares() -> str:
-    return ", ".join(f"{label} {100 * dense_share(name):.0f} %" for label, name in SHARES.items())
+    parts = {label: share(name, "parameters", DENSE) for label, name in SHARES.items()}
+    return ", ".join(f"{label} {100 * part:.0f} %" for label, part in parts.items())
 
 
 def cost() -> str:

@@ -218,6 +218,18 @@ def published(finding: Finding) -> str:
     return f"Published: {prediction.published}{source}. Ours: {ours}."
 
 
+def effect(finding: Finding) -> tuple[str, str]:
+    """The effect with its unit, and its 95 % interval; '-' where there is none."""
+    pair = finding.pair
+    if not pair.n:
+        return "-", "-"
+    ours = _size(finding, pair.mean)
+    if pair.ratio:
+        ours = f"{_effect(finding, pair.mean)} times"
+    span = f"{_effect(finding, pair.low)} to {_effect(finding, pair.high)}"
+    return ours, span if pair.n > 1 else "-"
+
+
 def _outcome(finding: Finding) -> str:
     pair, measure = finding.pair, finding.prediction.measure
     arm, other = finding.arm.arm, finding.other.arm

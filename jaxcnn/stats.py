@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy.optimize
+import scipy.special
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
@@ -31,6 +33,7 @@ ALPHA = 0.05
 POWER = 0.8
 LEAST = float(np.finfo(np.float32).tiny)
 MOST_SEEDS = 1000  # a difference that needs more is called out of reach
+QUANTILES = 4000  # of the chi distribution, in the interval of d
 ENUMERATED = 16  # up to 2^16 sign patterns are all visited; beyond, 99,999 are drawn
 
 
@@ -190,6 +193,29 @@ def sign_flip(differences: np.ndarray) -> float:
 def fewest_pairs(predictions: int) -> int:
     """The least n from which the sign-flip test can reach a Holm-corrected p-value below 0.05."""
     return math.floor(math.log2(2 * predictions / ALPHA)) + 1
+
+
+def standardised(pair: Paired) -> tuple[float, float, float]:
+    """Cohen's d of the pairs, the mean difference in standard deviations of the differences, and
+    its exact 95 % interval for normal differences; nan where they have no spread.
+
+    The bounds are the effects that would leave 2.5 % beyond the t found (noncentral t).
+    """
+    if pair.n < 2 or pair.sd == 0:
+        return math.nan, math.nan, math.nan
+    d, root = pair.mean / pair.sd, math.sqrt(pair.n)
+    # scipy's own cdf of the noncentral t is nan for shifts far from t
+    shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    t = d * root * np.sqrt(scipy.stats.chi2.ppf(shares, pair.n - 1) / (pair.n - 1))
+
+    def bound(share: float) -> float:
+        def off(shift: float) -> float:
+            return float(scipy.special.ndtr(t - shift).mean()) - share
+
+        ends = float(t.min()) - 9.0, float(t.max()) + 9.0
+        return float(scipy.optimize.brentq(off, *ends)) / root  # type: ignore[arg-type]
+
+    return d, bound(1 - ALPHA / 2), bound(ALPHA / 2)
 
 
 def seeds_needed(sd: float, delta: float, predictions: int = 1) -> float:

@@ -24,7 +24,7 @@ ORDER = [
     *("backend", "data", "step", "probes", "sharding", "cohorts", "records", "checkpoint"),
     *("provenance", "classical", "stats", "train", "sweep", "findings", "page", "plots"),
     "report",
-    *("recomputed", "errata", "listing", "tables"),
+    *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
     *("console", "show", "tensorboard"),
 ]
 PURE = (

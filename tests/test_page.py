@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_report import EXPERIMENT, write_all
 
-from jaxcnn import findings, page, report
+from jaxcnn import findings, overview, page, report
 from jaxcnn.page import Sheet
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -86,6 +86,38 @@ def test_the_browser_test_would_notice(built, tmp_path):
     _, console, asked = browse(tmp_path / "leaky.html", tmp_path)
     assert any("oh" in line for line in console)
     assert any(url.startswith("http://127.0.0.1:9/") for url in asked)
+
+
+@pytest.fixture(scope="module")
+def overall(built) -> Path:
+    table, path = built
+    entry = overview.Entry("curves", table, "launch.py run & <all>", "report/index.html")
+    return overview.write([entry], path.parent.parent)
+
+
+@needs_browser
+def test_the_overview_in_the_browser(built, overall, tmp_path):
+    dom, console, asked = browse(overall, tmp_path)
+    assert console == [] and asked == []
+    words = [finding.verdict.word for finding in built[0].findings]
+    words += [row["verdict"] for row in overview.claims().rows]
+    for word in page.VERDICT_COLOURS:  # one each, and one beside the count at the top
+        assert dom.count(f'class="verdict {word}"') == words.count(word) + 1
+        assert f"{word} {words.count(word)}" in text_of(dom)
+    assert '<a href="report/index.html">ReLU &amp; friends_train 100&nbsp;% &lt;faster&gt;' in dom
+    assert "GoogLeNet has 12 times fewer parameters" in text_of(dom) and dom.count("<svg ") == 1
+
+
+def test_the_overview_is_one_file_for_light_and_dark_and_narrow_screens(overall):
+    text = overall.read_text()
+    assert (overall.parent / "report/index.html").is_file()
+    outline = Outline()
+    outline.feed(text.replace('href="report/index.html"', 'href="#"'))  # its one link
+    assert outline.open == [] and len(outline.ids) == len(set(outline.ids))
+    assert outline.tags.count("h1") == 1 and "script" not in outline.tags
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert "currentColor" in text and "#1f2329" not in text.split("</style>")[1]
+    assert "launch.py run &amp; &lt;all&gt;" in text
 
 
 class Outline(HTMLParser):

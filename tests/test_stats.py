@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxcnn import stats
-from jaxcnn.experiment import Measure
+from jaxcnn import findings, stats
+from jaxcnn.config import Run
+from jaxcnn.experiment import Experiment, Measure, Prediction
 from jaxcnn.records import Record
 
 TRAIN = [(0, 0.9), (10, 0.5), (20, 0.1), (30, 0.04)]
@@ -220,3 +221,55 @@ def test_positive_control_the_promised_power_is_there():
     n = math.ceil(stats.seeds_needed(math.sqrt(2), 1.5))
     share, words = share_supported_or_refuted(n, shift=1.5, repeats=200)
     assert 0.7 <= share <= 0.95 and "refuted" not in words
+
+
+def test_standardised_effect_has_the_interval_of_the_noncentral_t():
+    pair = stats.paired(seeds([1.3, 0.2, 2.1, 0.9, 1.7, 0.4]), seeds([0.0] * 6))
+    d, low, high = stats.standardised(pair)
+    assert d == pytest.approx(pair.mean / pair.sd)
+    for bound, share in ((low, 0.975), (high, 0.025)):
+        below = scipy.stats.nct.cdf(d * math.sqrt(6), 5, bound * math.sqrt(6))
+        assert below == pytest.approx(share, abs=1e-3)
+    turned = stats.paired(seeds([0.0] * 6), seeds([1.3, 0.2, 2.1, 0.9, 1.7, 0.4]))
+    assert stats.standardised(turned) == pytest.approx((-d, -high, -low))
+    assert all(map(math.isnan, stats.standardised(stats.paired(seeds(A), seeds(A)))))
+    far = stats.standardised(stats.paired(seeds([1e5, 1e5 + 1]), seeds([0.0, 0.0])))
+    assert far[0] > far[1] > 0 and math.isfinite(far[2])
+
+
+def words_of_trials(shift, n, repeats=200):
+    """An experiment from records to verdicts: each arm's rate is chosen from a grid on validation;
+    `shift` is what arm b has more, in standard deviations of one run.
+    """
+    error, other = Measure("final", "test"), Measure("final", "train")
+    exp = Experiment(
+        claim="b is worse",
+        source="here",
+        base=Run(),
+        arms={"a": {}, "b": {}},
+        tune={"optim.lr": (0.01, 0.1)},
+        seeds=tuple(range(n)),
+        predictions=(Prediction(error, "a", than="b"), Prediction(other, "a", than="b")),
+    )
+    rng, trials = np.random.default_rng(n), []
+    for _ in range(repeats):
+
+        def read(arm, run):
+            train, test = 0.5 + 0.01 * (rng.normal(size=2) + shift * (arm == "b"))
+            return record([(0, 0.9), (40, train)], test=test)
+
+        table = findings.collect(exp, read)
+        trials.append([finding.verdict.word for finding in table.findings])
+    return trials
+
+
+def test_negative_control_an_experiment_of_equal_arms_is_undecided():
+    trials = words_of_trials(shift=0.0, n=5)
+    wrong = np.mean([any(word != "undecided" for word in words) for words in trials])
+    assert 0.005 <= wrong <= 0.09  # the family's 5 %, three standard deviations either way
+
+
+def test_positive_control_an_experiment_finds_what_it_has_the_power_for():
+    n = math.ceil(stats.seeds_needed(math.sqrt(2), 2.0, predictions=2))
+    words = [word for words in words_of_trials(shift=2.0, n=n) for word in words]
+    assert np.mean([word == "supported" for word in words]) >= 0.8 and "refuted" not in words

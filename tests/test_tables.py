@@ -199,7 +199,9 @@ def test_errata(command: Launch) -> None:
     assert {e.number for e in errata.ERRATA if e.computed is None} == {
         *(2, 4, 5, 6, 7, 9, 11, 12, 13, 16, 17, 19, 20, 23, 29, 30)
     }
-    assert recomputed.dense_share("vgg16") == pytest.approx(123_642_856 / 138_357_544)
+    assert recomputed.share("vgg16", "parameters", "fully connected") == pytest.approx(
+        123_642_856 / 138_357_544
+    )
 
 
 def test_long_tables_run_over_pages_in_latex() -> None:
