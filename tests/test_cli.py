@@ -23,7 +23,7 @@ def test_help_answers_everywhere(command: Launch) -> None:
     for arguments in ((), ("--help",)):
         code, out, _ = command(*arguments)
         assert code == 0 and "python launch.py run relu_vs_sigmoid --preset quick" in out
-    for name in ("list", "show", "run", "report", "prepare", "table", "plot"):
+    for name in ("list", "show", "run", "report", "collect", "prepare", "table", "plot"):
         code, out, _ = command(name, "--help")
         assert code == 0 and "usage: launch.py" in out
         assert name == "list" or "Example: python launch.py" in out
@@ -185,3 +185,42 @@ def test_memory_that_runs_out_is_one_line_that_says_what_needs_less(
     said = capsys.readouterr().err
     assert said.startswith("error: The device's memory is too small") and said.count("\n") == 1
     assert "train.batch_size" in said and "model.remat=true" in said
+
+
+TWO = """from jaxcnn.config import Data, Model, Run, Train
+from jaxcnn.experiment import Experiment, Measure, Prediction
+
+EXPERIMENT = Experiment(
+    claim="NAME",
+    source="here",
+    base=Run(
+        model=Model(name="mlp", widths=(4,)),
+        data=Data(name="NAME", train_examples=200, validation_examples=100),
+        train=Train(batch_size=50, steps=2, eval_every=2, eval_train_examples=100),
+    ),
+    arms={"slow": {"optim.lr": 0.01}, "fast": {"optim.lr": 0.1}},
+    predictions=(Prediction(Measure("final", "test"), "fast", than="slow"),),
+    seeds=(0, 1),
+)
+"""
+
+
+def test_all_experiments_go_on_past_one_that_fails(
+    command: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file, name in (("broken", "gone.npz"), ("mine", "mnist"), ("yours", "mnist")):
+        (tmp_path / f"{file}.py").write_text(TWO.replace("NAME", name))
+    monkeypatch.setattr(launch.experiment, "EXPERIMENTS", tmp_path)
+    out = tmp_path / "runs"
+    code, said, err = command("run", "--all", "--out", out)
+    assert code == 1 and err.count("error: ") == 1 and "gone.npz" in err
+    assert "failed: broken; the others go on" in said and "yours (2 of 2): 8 of 16" in said
+    assert len([*out.glob("*/*/*/test.json")]) == 8
+    page = (out / "overview/default/index.html").read_text()
+    for name in ("mine", "yours"):
+        assert f"../../{name}/reports/default/index.html" in page
+    (tmp_path / "broken.py").unlink()
+    code, said, err = command("run", "--all", "--out", out)  # nothing is left to train
+    assert (code, err) == (0, "") and "mine (1 of 2): 16 of 16 run-steps done" in said
+    code, _, err = command("run", "mine", "--all", "--out", out)
+    assert code == 2 and "--all: has no use beside NAME" in err
