@@ -131,7 +131,9 @@ def files(folder: Path) -> list[Path]:
 
 
 def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record]) -> str:
-    """JSON, a line a run: differences between versions can be read."""
+    """JSON, a line a run: differences between versions can be read. Keys keep their order: that of
+    a probe's layers is the net's.
+    """
     labels = {
         (arm, run): label
         for arm, settings in experiment.grid(exp).items()
@@ -169,7 +171,7 @@ def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record
 
 def _lines(value: Any) -> str:
     def dump(value: Any) -> str:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
     return "[\n" + ",\n".join(map(dump, value)) + "\n]" if isinstance(value, list) else dump(value)
 

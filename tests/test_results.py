@@ -48,6 +48,7 @@ def test_the_table_is_the_same_as_from_the_folders(root: Path) -> None:
 def test_a_file_holds_no_path_of_this_machine_and_its_bytes_are_stable(root: Path) -> None:
     path = results.collect(Launch(NAME), root / "runs", root / "results")
     text = path.read_text()
+    assert results._lines({"conv2": 1, "conv1": 2}) == '{"conv2":1,"conv1":2}'
     assert str(root) not in text and "--out runs" in text
     again = results.collect(Launch(NAME), root / "runs", root / "again")
     assert path.read_bytes() == again.read_bytes()
@@ -98,11 +99,12 @@ def test_rows_come_back_whatever_their_keys() -> None:
     rows = [
         {"step": 0, "train": {"error": 0.5, "count": 9}, "batch": {"error": 1.0}},
         {"step": 2, "train": {"error": None, "count": 9}, "nonfinite": True},
-        {"step": 4, "train": {"error": 0.25, "count": 9}, "probe": {"a": [1, 2]}},
-        {"step": 5, "train": {"error": 0.25, "count": 9}, "probe": {"a": [1, 3]}},
+        {"step": 4, "train": {"error": 0.25, "count": 9}, "probe": {"z": 1.0, "a": [1, 2]}},
+        {"step": 5, "train": {"error": 0.25, "count": 9}, "probe": {"z": 2.0, "a": [1, 3]}},
     ]
     blocks = json.loads(json.dumps([*results._columns(rows)]))
     assert len(blocks) == 3 and blocks[2]["train"] == {"error": 0.25, "count": 9}
+    assert [*blocks[2]["probe"]] == ["z", "a"]  # layers in the net's order
     back = [row for block in blocks for row in results._rows(block)]
     assert back == [{k: v for k, v in row.items() if k != "batch"} for row in rows]
 
