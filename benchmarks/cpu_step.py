@@ -8,6 +8,7 @@ Both train the same net in float32 by SGD with momentum 0.9, on random pictures 
 in memory and are gathered and normalised in each step; then both evaluate it. Ours is the project's
 own program, with its metrics and its shuffling. PyTorch is channels_last: eager with one thread and
 with a thread a core, and through torch.compile where there is a C++ compiler. The fastest counts.
+"ours, oneDNN" is there where `python launch.py native` was run before.
 
 | net | pictures | batch |
 |---|---|---|
@@ -22,6 +23,7 @@ load slows PyTorch's several threads down more than anything else here.
 import argparse
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +35,8 @@ from contest import CORES, Failed, Worker, ratio
 
 EXAMPLES, EVAL_BATCH, COHORT = 25_000, 250, 16
 QUESTION = "How long is a step on this CPU, beside PyTorch's?"
-OURS, ALONE, TOGETHER, PLAIN = "ours", "16 runs in turn", "cohort of 16", "ours, plain lax"
+OURS, NATIVE, PLAIN = "ours", "ours, oneDNN", "ours, plain lax"
+ALONE, TOGETHER = "16 runs in turn", "cohort of 16"
 COMPILED = "PyTorch, compiled"
 TORCH = {f"PyTorch, threads: {n}": n for n in (1, CORES)}
 PEERS = [*TORCH, *([COMPILED] if shutil.which("g++") else [])]
@@ -207,6 +210,7 @@ def _twin(name: str) -> Any:
 
 CONTESTANTS: dict[str, Callable[[Net, str], Contestant]] = {
     OURS: ours,
+    NATIVE: ours,
     PLAIN: plain,
     ALONE: lambda net, name: ours(net, name, COHORT, 1),
     TOGETHER: lambda net, name: ours(net, name, COHORT),
@@ -228,7 +232,8 @@ def work(who: str, name: str) -> None:
 
 def contestant(who: str, name: str) -> Worker:
     arguments = ["--work", who, "--net", name]
-    return Worker(who, __file__, arguments, {"JAX_PLATFORMS": "cpu"})
+    environment = {"JAX_PLATFORMS": "cpu", "JAXCNN_NATIVE": "1" if who == NATIVE else "0"}
+    return Worker(who, __file__, arguments, environment)
 
 
 Seconds = dict[str, dict[str, list[float]]]  # task -> contestant -> a block's
@@ -238,7 +243,8 @@ def measure(name: str, repeats: int, steps: int) -> tuple[Seconds, dict[str, Any
     """Seconds a step of every block, and facts, by contestant; one process at a time is at work."""
     cohort = [ALONE, TOGETHER] if name == "lenet5" else []
     # A step by plain lax takes half a minute in the larger nets.
-    names = [OURS, *([PLAIN] if name == "lenet5" else []), *cohort, *PEERS]
+    ours = [OURS, *([NATIVE] if built() else [])]
+    names = [*ours, *([PLAIN] if name == "lenet5" else []), *cohort, *PEERS]
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for who in names:  # each is warm before the next begins
@@ -256,11 +262,20 @@ def measure(name: str, repeats: int, steps: int) -> tuple[Seconds, dict[str, Any
         return seconds, {who: worker.ask("facts") for who, worker in workers.items()}
 
 
+def built() -> bool:
+    """Whether there are convolutions by oneDNN, as a new process sees it."""
+    code = "from jaxcnn import backend, native; backend.set_up(); print(native.version())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=contest.ROOT
+    )
+    return done.stdout.strip() not in ("", "None")
+
+
 def ratios(by: dict[str, list[float]]) -> dict[str, dict[str, float]]:
     peer = min(PEERS, key=lambda who: statistics.median(by[who]))
-    found = {f"ours / {peer}": ratio(by[OURS], by[peer])}
-    if PLAIN in by:
-        found[f"plain lax / {peer}"] = ratio(by[PLAIN], by[peer])
+    found = {
+        f"{who} / {peer}": ratio(by[who], by[peer]) for who in (OURS, NATIVE, PLAIN) if who in by
+    }
     if TOGETHER in by:
         found["cohort of 16 / 16 runs in turn"] = ratio(by[TOGETHER], by[ALONE])
     return found

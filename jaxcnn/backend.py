@@ -10,6 +10,9 @@ from typing import Any
 
 import jax
 
+from jaxcnn import native
+from jaxcnn.config import InputError
+
 CACHE_BYTES = 4 * 2**30  # the programs that were not used for longest go first
 
 # glibc gives large temporaries back to the system at each step and takes them anew, page by page:
@@ -41,8 +44,8 @@ def compiler_options() -> dict[str, str]:
 
 
 def set_up() -> None:
-    """Each core is a device, compiled programs are kept from launch to launch, and memory is kept
-    from step to step.
+    """Each core is a device, compiled programs are kept from launch to launch, memory is kept from
+    step to step, and convolutions go to oneDNN where it was compiled (native/).
 
     The first so that runs stand side by side on a CPU too (sharding.plan); JAX_NUM_CPU_DEVICES
     gives another number. The second in ~/.cache/jaxcnn; JAX_COMPILATION_CACHE_DIR moves it and
@@ -60,16 +63,28 @@ def set_up() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     _done["allocator"] = _keep_memory()
+    if folder is not None:
+        native.load(folder)
+
+
+def build_native() -> Path:
+    """Compile the convolutions by oneDNN for this machine; see native/."""
+    folder = _cache_folder()
+    if folder is None:
+        raise InputError("native: no folder to keep it in; XDG_CACHE_HOME names another.")
+    return native.build(folder)
 
 
 def settings() -> dict[str, Any]:
     """What is set, for records: `compiler_options`; `cpu_devices`, None where XLA_FLAGS decides;
-    `allocator`, None where it is as the C library has it. No folder of this machine.
+    `convolutions`, whose they are on a CPU; `allocator`, None where it is as the C library has it.
+    No folder of this machine.
     """
     devices = jax.config.values["jax_num_cpu_devices"]
     return {
         "compiler_options": compiler_options(),
         "cpu_devices": devices if devices > 0 else None,
+        "convolutions": f"oneDNN {native.version()}" if native.version() else "XLA",
         **_done,
     }
 

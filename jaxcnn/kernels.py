@@ -9,6 +9,7 @@ training step of LeNet-5 takes a quarter of the plain one's time (benchmarks/cpu
   is one matrix product over several output columns at a time, and each gradient another.
 - Where a window is larger than the map under it, XLA's convolution is slow beyond measure; there it
   is one matrix product with the windows written out.
+- Where native/ was compiled, oneDNN convolves in place of all that.
 - The gradient of max pooling is as that of `lax.reduce_window` and PyTorch: of equal largest
   values the first, row by row, takes all of it.
 """
@@ -21,6 +22,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from jaxcnn import native
 
 Pair = tuple[int, int]
 Padding = str | Sequence[Pair]
@@ -59,9 +62,13 @@ def conv(
     """
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
-    if not _fast() or groups > 2:
+    if not _fast():
         return _lax_conv(x, w, stride, pads, groups=groups)
     larger = w.shape[0] > x.shape[1] or w.shape[1] > x.shape[2]
+    if native.version() and not larger and native.takes(x, w, pads):
+        return native.conv(x, w, stride, pads, groups)
+    if groups > 2:
+        return _lax_conv(x, w, stride, pads, groups=groups)
     one = _patches_conv if larger else _conv
     if groups == 1:
         return one(x, w, stride, pads)

@@ -81,6 +81,7 @@ def _show_settings(console: Console) -> None:
     for option, value in settings["compiler_options"].items():
         console.print(f"compiled with {option}={value}", soft_wrap=True)
     console.print(f"compiled programs are kept in {backend.kept_programs()}", soft_wrap=True)
+    console.print(f"convolutions on a CPU: {settings['convolutions']}")
     console.print(f"CPU devices: {settings['cpu_devices'] or 'as XLA_FLAGS has it'}")
     allocator = settings["allocator"] or "as the C library has it"
     if isinstance(allocator, dict):

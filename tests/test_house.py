@@ -19,7 +19,7 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *("config", "experiment", "kernels", "ops", "models", "weights", "losses", "optim"),
+    *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "records", "checkpoint"),
     *("provenance", "classical", "stats", "train", "sweep", "findings", "page", "plots"),

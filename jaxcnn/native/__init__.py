@@ -1,0 +1,130 @@
+"""Convolutions by oneDNN on the CPU: optional, compiled on the spot, off unless they are there.
+
+`python launch.py native` compiles convolution.cc with the machine's C++ compiler against its oneDNN
+(Debian and Ubuntu: `apt install g++ libdnnl-dev`; conda: `onednn`) into the cache folder. From then
+on `backend.set_up` loads it, and kernels.py hands it each float32 convolution. JAXCNN_NATIVE=0
+turns it off. Which one computed stands in run.json, since the two differ in the last bits.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from jaxcnn.config import InputError
+
+SOURCE = Path(__file__).with_name("convolution.cc")
+TARGETS = ("jaxcnn_conv", "jaxcnn_conv_input", "jaxcnn_conv_kernel")
+
+Pair = tuple[int, int]
+
+_version: str | None = None  # of oneDNN, once loaded
+
+
+def version() -> str | None:
+    """oneDNN's, where convolutions go to it; None: they are XLA's."""
+    return _version
+
+
+def path(folder: Path) -> Path:
+    """Where the library of this source and this jaxlib is in the cache folder."""
+    made_of = SOURCE.read_bytes() + jaxlib.__version__.encode()
+    return folder / "native" / f"convolution-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
+
+
+def build(folder: Path) -> Path:
+    """Compile the library into the cache folder. Raises `InputError` with what the compiler said
+    where there is none, or no oneDNN.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    needs = "It needs g++ and oneDNN's headers (Debian, Ubuntu: apt install g++ libdnnl-dev)."
+    if compiler is None:
+        raise InputError(f"native: no C++ compiler. {needs}")
+    target = path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = Path(scratch) / target.name
+        flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-w"]
+        command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
+        done = subprocess.run([*command, "-ldnnl"], capture_output=True, text=True)
+        if done.returncode != 0:
+            said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
+            raise InputError(f"native: {compiler} failed: {said.strip()} {needs}")
+        made.replace(target)
+    return target
+
+
+def load(folder: Path) -> None:
+    """Hand convolutions to the library in the cache folder, if it is there and not turned off."""
+    global _version
+    if _version is not None or os.environ.get("JAXCNN_NATIVE") == "0":
+        return
+    if not path(folder).is_file():
+        return
+    try:
+        library = ctypes.CDLL(str(path(folder)))
+    except OSError:  # oneDNN was removed since
+        return
+    for name in TARGETS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    library.jaxcnn_onednn.restype = ctypes.c_char_p
+    _version = library.jaxcnn_onednn().decode()
+
+
+def takes(x: jax.Array, w: jax.Array, pads: tuple[Pair, Pair]) -> bool:
+    """Padding as wide as the window, which no net has, makes some of oneDNN's code crash."""
+    thin = all(max(pad) < k for k, pad in zip(w.shape[:2], pads, strict=True))
+    return thin and x.dtype == w.dtype == jnp.float32
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv(
+    x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair], groups: int
+) -> jax.Array:
+    """x [B, H, W, C], w [h, w, C / groups, O] -> [B, H', W', O], all float32."""
+    rows, columns = (
+        (n + sum(pad) - k) // step + 1
+        for n, pad, k, step in zip(x.shape[1:3], pads, w.shape[:2], stride, strict=True)
+    )
+    return _call("jaxcnn_conv", (x.shape[0], rows, columns, w.shape[3]), x, w, stride, pads, groups)
+
+
+def _conv_forward(x, w, stride, pads, groups):
+    return conv(x, w, stride, pads, groups), (x, w)
+
+
+def _conv_backward(stride, pads, groups, saved, g):
+    x, w = saved
+    dx = _call("jaxcnn_conv_input", x.shape, g, w, stride, pads, groups)
+    return dx, _call("jaxcnn_conv_kernel", w.shape, x, g, stride, pads, groups)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _call(
+    target: str,
+    shape: tuple[int, ...],
+    a: jax.Array,
+    b: jax.Array,
+    stride: Pair,
+    pads: tuple[Pair, Pair],
+    groups: int,
+) -> jax.Array:
+    attributes: dict[str, Any] = {
+        "stride": np.array(stride, np.int64),
+        "pads": np.array(pads, np.int64).ravel(),
+        "groups": np.int64(groups),
+    }
+    out = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.ffi.ffi_call(target, out, vmap_method="sequential")(a, b, **attributes)

@@ -1,0 +1,260 @@
+// Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel.
+//
+// Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
+// pool has threads, whoever else is computing: the kernel's gradient is a sum over blocks, and so a
+// run's numbers depend on the machine but never on the company that the run has.
+
+#include <omp.h>
+
+#include <atomic>
+#include <compare>
+#include <condition_variable>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace {
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+enum Kind { kForward, kInput, kKernel };
+
+struct Shape {  // of one block
+  int64_t n, h, w, c, rows, columns, o, kh, kw;
+  int64_t down, right, top, bottom, left, behind, groups;
+  auto operator<=>(const Shape&) const = default;
+};
+
+struct Plan {
+  dnnl::primitive primitive;
+  memory::desc pictures, maps;  // [n, h, w, c] and [n, rows, columns, o]
+  memory::desc kernel, plain;   // as oneDNN wants it, and HWIO
+  dnnl::primitive reorder;      // between the two, if they differ
+  bool reordered;
+};
+
+dnnl::engine& Engine() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// oneDNN 2 describes an operation before its primitive, oneDNN 3 both at once.
+#if DNNL_VERSION_MAJOR >= 3
+template <class Primitive, class... Hint, class... Args>
+auto Describe(std::tuple<Hint...> hint, Args... args) {
+  return std::apply(
+      [&](auto... h) { return typename Primitive::primitive_desc(Engine(), args..., h...); }, hint);
+}
+#else
+template <class Primitive, class... Hint, class... Args>
+auto Describe(std::tuple<Hint...> hint, Args... args) {
+  return std::apply(
+      [&](auto... h) {
+        return typename Primitive::primitive_desc({args...}, Engine(), h...);
+      },
+      hint);
+}
+#endif
+
+Plan Make(Kind kind, const Shape& s) {
+  const auto f32 = memory::data_type::f32;
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const int64_t g = s.groups;
+  memory::desc src({s.n, s.c, s.h, s.w}, f32, Tag::nhwc);
+  memory::desc dst({s.n, s.o, s.rows, s.columns}, f32, Tag::nhwc);
+  memory::dims size{s.o, s.c, s.kh, s.kw};
+  if (g > 1) size = {g, s.o / g, s.c / g, s.kh, s.kw};
+  memory::desc any(size, f32, Tag::any);
+  memory::dims stride{s.down, s.right}, low{s.top, s.left}, high{s.bottom, s.behind};
+
+  // forward_training for evaluation, too: Debian's 2.6 gives wrong numbers for the other.
+  auto forward = Describe<dnnl::convolution_forward>(
+      std::tuple<>(), dnnl::prop_kind::forward_training, direct, src, any, dst, stride, low, high);
+  Plan plan;
+  if (kind == kForward) {
+    // The first choice for few channels takes four times as long as the second.
+    while (s.c / g < 16 && std::string(forward.impl_info_str()).starts_with("brg"))
+      if (!forward.next_impl()) break;
+    plan.kernel = forward.weights_desc();
+    plan.primitive = dnnl::convolution_forward(forward);
+  } else if (kind == kInput) {
+    auto d = Describe<dnnl::convolution_backward_data>(
+        std::make_tuple(forward), direct, src, any, dst, stride, low, high);
+    plan.kernel = d.weights_desc();
+    plan.primitive = dnnl::convolution_backward_data(d);
+  } else {
+    auto d = Describe<dnnl::convolution_backward_weights>(
+        std::make_tuple(forward), direct, src, any, dst, stride, low, high);
+    plan.kernel = d.diff_weights_desc();
+    plan.primitive = dnnl::convolution_backward_weights(d);
+  }
+  plan.pictures = src;
+  plan.maps = dst;
+  plan.plain = memory::desc(size, f32, g == 1 ? Tag::hwio : Tag::hwigo);
+  plan.reordered = plan.kernel != plan.plain;
+  if (plan.reordered) {
+    auto from = plan.plain, to = plan.kernel;
+    if (kind == kKernel) std::swap(from, to);
+    plan.reorder = dnnl::reorder({Engine(), from, Engine(), to});
+  }
+  return plan;
+}
+
+const Plan& Get(Kind kind, const Shape& s) {
+  static std::mutex mutex;
+  static std::map<std::pair<Kind, Shape>, Plan> known;  // its nodes stay where they are
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = known.find({kind, s});
+  if (found == known.end()) found = known.emplace(std::pair{kind, s}, Make(kind, s)).first;
+  return found->second;
+}
+
+// f(0) .. f(n - 1) by the caller and by whatever threads of the pool are free; the caller waits
+// only for what another thread has begun, so a full pool cannot hold it up for ever.
+void Parallel(ffi::ThreadPool& pool, int64_t n, std::function<void(int64_t)> f) {
+  struct Shared {
+    std::function<void(int64_t)> f;
+    std::atomic<int64_t> next{0}, done{0};
+    std::string error;
+    std::mutex mutex;
+    std::condition_variable over;
+  };
+  auto shared = std::make_shared<Shared>();
+  shared->f = std::move(f);
+  auto work = [shared, n] {
+    omp_set_num_threads(1);  // of this thread: the pool's threads are the only ones
+    for (int64_t i; (i = shared->next++) < n;) {
+      std::string error;
+      try {
+        shared->f(i);
+      } catch (const std::exception& e) {
+        error = e.what();
+      }
+      std::lock_guard<std::mutex> lock(shared->mutex);
+      if (!error.empty()) shared->error = error;
+      if (++shared->done == n) shared->over.notify_all();
+    }
+  };
+  for (int64_t i = 1; i < n; ++i) pool.Schedule([work] { work(); });
+  work();
+  std::unique_lock<std::mutex> lock(shared->mutex);
+  shared->over.wait(lock, [&] { return shared->done == n; });
+  if (!shared->error.empty()) throw std::runtime_error(shared->error);
+}
+
+float* Scratch(size_t bytes, int slot) {  // kept by each thread
+  thread_local std::vector<float> kept[2];
+  if (kept[slot].size() * sizeof(float) < bytes) kept[slot].resize(bytes / sizeof(float));
+  return kept[slot].data();
+}
+
+// x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read.
+void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
+         const float* g, float* out) {
+  auto bind = [](const memory::desc& d, const float* p) {
+    return memory(d, Engine(), const_cast<float*>(p));
+  };
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
+  const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.o;
+  const size_t weights = s.kh * s.kw * (s.c / s.groups) * s.o;
+  auto block = [&](int64_t i) {
+    Shape one = s;
+    one.n = std::min(each, s.n - i * each);
+    return one;
+  };
+  omp_set_num_threads(1);
+  const float* kernel = w;
+  if (kind != kKernel) {
+    const Plan& plan = Get(kind, block(0));
+    if (plan.reordered) {
+      dnnl::stream stream(Engine());
+      float* to = Scratch(plan.kernel.get_size(), 0);
+      plan.reorder.execute(
+          stream, {{DNNL_ARG_FROM, bind(plan.plain, w)}, {DNNL_ARG_TO, bind(plan.kernel, to)}});
+      stream.wait();
+      kernel = to;
+    }
+  }
+  std::vector<std::vector<float>> sums(kind == kKernel ? blocks : 0);
+  Parallel(pool, blocks, [&](int64_t i) {
+    const Plan& plan = Get(kind, block(i));
+    dnnl::stream stream(Engine());
+    const int64_t at = i * each;
+    if (kind == kForward) {
+      plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
+                                      {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
+                                      {DNNL_ARG_DST, bind(plan.maps, out + at * map)}});
+    } else if (kind == kInput) {
+      plan.primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, bind(plan.pictures, out + at * picture)},
+                                      {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
+                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)}});
+    } else {
+      sums[i].resize(weights);
+      float* to = plan.reordered ? Scratch(plan.kernel.get_size(), 1) : sums[i].data();
+      plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
+                                      {DNNL_ARG_DIFF_WEIGHTS, bind(plan.kernel, to)},
+                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)}});
+      if (plan.reordered)
+        plan.reorder.execute(stream, {{DNNL_ARG_FROM, bind(plan.kernel, to)},
+                                      {DNNL_ARG_TO, bind(plan.plain, sums[i].data())}});
+    }
+    stream.wait();
+  });
+  if (kind != kKernel) return;
+  std::memcpy(out, sums[0].data(), weights * sizeof(float));
+  for (int64_t i = 1; i < blocks; ++i)
+    for (size_t j = 0; j < weights; ++j) out[j] += sums[i][j];
+}
+
+using In = ffi::Buffer<ffi::F32, 4>;
+using Out = ffi::ResultBuffer<ffi::F32, 4>;
+using Ints = ffi::Span<const int64_t>;
+
+template <Kind kind>
+ffi::Error Handle(ffi::ThreadPool pool, In a, In b, Out out, Ints stride, Ints pads,
+                  int64_t groups) {
+  auto x = (kind == kInput ? *out : a).dimensions();
+  auto w = (kind == kKernel ? *out : b).dimensions();
+  auto y = (kind == kForward ? *out : kind == kInput ? a : b).dimensions();
+  Shape s{x[0], x[1], x[2], x[3], y[1], y[2], y[3], w[0], w[1],
+          stride[0], stride[1], pads[0], pads[1], pads[2], pads[3], groups};
+  const float* first = a.typed_data();
+  const float* second = b.typed_data();
+  try {
+    Run(pool, kind, s, kind == kInput ? nullptr : first, kind == kKernel ? nullptr : second,
+        kind == kInput ? first : second, out->typed_data());
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+#define BIND                                                                              \
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Ret<In>().Attr<Ints>("stride") \
+      .Attr<Ints>("pads").Attr<int64_t>("groups")
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv, Handle<kForward>, BIND);       // x, w -> y
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_input, Handle<kInput>, BIND);   // g, w -> dx
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_kernel, Handle<kKernel>, BIND); // x, g -> dw
+
+extern "C" const char* jaxcnn_onednn() {
+  static const std::string version = [] {
+    const auto* v = dnnl_version();
+    return std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+           std::to_string(v->patch);
+  }();
+  return version.c_str();
+}

@@ -1,0 +1,114 @@
+"""Convolutions by oneDNN are `lax`'s: compiled here, for real, where there is what it needs."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from test_kernels import convolutions, fuzz, lax_conv
+
+from jaxcnn import kernels, native
+from jaxcnn.config import InputError
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    try:
+        native.build(folder)
+    except InputError as error:
+        pytest.skip(str(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("JAXCNN_NATIVE", raising=False)
+        patch.setattr(native, "_version", None)
+        native.load(folder)
+        yield folder
+
+
+def test_it_is_off_until_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_version", None)
+    native.load(tmp_path)
+    assert native.version() is None
+    path = native.path(tmp_path)
+    path.parent.mkdir()
+    path.write_text("not a library")  # as one that was built for another system
+    native.load(tmp_path)
+    assert native.version() is None
+
+
+def test_without_a_compiler_it_says_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(InputError, match="native: false failed.*libdnnl-dev"):
+        native.build(tmp_path)
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@settings(fuzz, max_examples=40)
+@given(convolutions())
+def test_values_and_gradients_are_those_of_lax(library: Path, case: Any) -> None:
+    x, w, options = case
+    random = np.random.default_rng(0)
+    x, w = (random.normal(size=shape).astype(np.float32) for shape in (x, w))
+
+    def one(conv: Any) -> tuple[jax.Array, ...]:
+        y, gradients = jax.vjp(lambda x, w: conv(x, w, **options), x, w)
+        return (y, *gradients(jnp.cos(y)))
+
+    for ours, theirs in zip(jax.jit(lambda: one(kernels.conv))(), one(lax_conv), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
+
+
+def test_a_batch_is_split_whatever_its_size(library: Path) -> None:
+    x, w = np.zeros((2, 6, 6, 4), np.float32), np.zeros((3, 3, 4, 5), np.float32)
+    assert "jaxcnn_conv" in str(jax.make_jaxpr(kernels.conv)(x, w))
+    w = np.random.default_rng(1).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    for n in (1, 2, 3, 7):
+        x = np.random.default_rng(n).normal(size=(n, 6, 6, 4)).astype(np.float32)
+        ours = jax.jit(lambda x: kernels.conv(x, w))(x)
+        np.testing.assert_allclose(ours, lax_conv(x, w), rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_is_the_same_alone_and_in_company(library: Path) -> None:
+    """Bit for bit, as without it; in a process of its own, with two devices."""
+    code = f"""
+import numpy as np
+from pathlib import Path
+from jaxcnn import cohorts, config, native, sharding, step
+native.load(Path({str(library)!r}))
+assert native.version()
+run = config.override(config.Run(), {{"train.batch_size": 8, "data.normalize": "unit"}})
+problem = step.Problem((28, 28, 1), 10, 64, 8)
+random = np.random.default_rng(0)
+def losses(seeds):
+    width, mesh = sharding.plan(len(seeds))
+    program = cohorts.program(step.static(run), problem, mesh)
+    data = cohorts.Resident(
+        random_images, random_labels, np.zeros(1, np.float32), np.ones(1, np.float32)
+    )
+    data = sharding.put(mesh, data)
+    values = cohorts.stack([config.override(run, {{"seed": s}}) for s in seeds])
+    values = sharding.put(mesh, values, "run")
+    carry = program.init(values)
+    carry = program.advance(carry, values, program.order(values, 0), data, 0, 8)
+    return np.asarray(carry.sums["loss"])
+random_images = random.integers(0, 256, (64, 28, 28, 1), np.uint8)
+random_labels = random.integers(0, 10, 64, np.int32)
+both = losses([0, 1])
+assert both.tolist() == [*losses([0]), *losses([1])], both
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2", "PATH": ""},
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
