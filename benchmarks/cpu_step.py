@@ -87,6 +87,7 @@ def ours(net: Net, name: str, runs: int = 1, wave: int | None = None) -> Contest
         labels=jnp.asarray(random.integers(0, 10, EXAMPLES, np.int32)),
         mean=jnp.zeros(net.image[-1]),
         std=jnp.ones(net.image[-1]),
+        covariance=jnp.eye(net.image[-1]),
     )
     data = sharding.put(mesh, data)
     seeds = [config.override(first, {"seed": i, "optim.lr": 0.01 + i / 1e4}) for i in range(runs)]

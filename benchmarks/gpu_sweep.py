@@ -102,6 +102,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             labels=random.integers(0, 10, examples, np.int32),  # type: ignore[arg-type]
             mean=np.full(image[-1], 0.5, np.float32),  # type: ignore[arg-type]
             std=np.full(image[-1], 0.25, np.float32),  # type: ignore[arg-type]
+            covariance=0.06 * np.eye(image[-1], dtype=np.float32),  # type: ignore[arg-type]
         )
         now["data"] = sharding.put(mesh, data)
         now["carry"] = now["program"].init(now["values"])
@@ -136,10 +137,9 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
 
             def one(carry: Any, i: Any) -> Any:
                 rows = jax.lax.dynamic_slice(order, (i * size,), (size,))
-                moments = (data.mean, data.std)
                 state, sums = step.train_step(
                     *(run, problem, carry.state, data.images[rows], data.labels[rows]),
-                    *(moments, values),
+                    *(data.moments, values),
                 )
                 return cohorts.Carry(state, jax.tree.map(jnp.add, carry.sums, sums)), None
 

@@ -122,7 +122,7 @@ def trainer(name: str, data_name: str, toy: bool) -> dict[str, Callable[..., Any
             )
             for n in (256, 0, 64)
         ]
-        moments = (np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
+        moments = (np.full(n, x, np.float32) for n, x in ((3, 0.5), (3, 0.25), ((3, 3), 0.06)))
         return sources.Dataset(*splits, tuple("0123456789"), *moments, "random")
 
     def prepare() -> dict[str, Any]:

@@ -93,6 +93,7 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
         labels=jax.random.randint(classes, (examples,), 0, CLASSES),
         mean=jnp.full(3, 0.45),
         std=jnp.full(3, 0.23),
+        covariance=0.05 * jnp.eye(3),
     )
     data = sharding.put(mesh, data)
     now: dict[str, Any] = {}

@@ -83,6 +83,7 @@ def measure(
         labels=jnp.asarray(random.integers(0, 10, examples, np.int32)),
         mean=jnp.zeros(image[-1]),
         std=jnp.ones(image[-1]),
+        covariance=jnp.eye(image[-1]),
     )
     data = sharding.put(mesh, data)
     different = [config.override(first, {"seed": i, "optim.lr": 0.01}) for i in range(runs)]

@@ -42,6 +42,11 @@ class Resident:
     labels: jax.Array  # int32 [N]
     mean: jax.Array  # [C]
     std: jax.Array  # [C]
+    covariance: jax.Array  # [C, C]
+
+    @property
+    def moments(self) -> step.Moments:
+        return self.mean, self.std, self.covariance
 
 
 class Program(NamedTuple):
@@ -103,9 +108,8 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         def one(i: jax.Array, carry: Carry) -> Carry:
             rows = lax.dynamic_slice(order, ((position + i) * size,), (size,))
             images, labels = _batch(mesh, data, rows)
-            moments = (data.mean, data.std)
             state, sums = step.train_step(
-                run, problem, carry.state, images, labels, moments, values
+                run, problem, carry.state, images, labels, data.moments, values
             )
             return Carry(state, jax.tree.map(jnp.add, carry.sums, sums))
 
@@ -116,8 +120,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             rows = start + i * EVAL_BATCH + jnp.arange(EVAL_BATCH)
             mask = (rows < start + count).astype(jnp.float32)
             images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
-            moments = (data.mean, data.std)
-            new = step.eval_step(run, problem, state, images, labels, moments, mask)
+            new = step.eval_step(run, problem, state, images, labels, data.moments, mask)
             return jax.tree.map(jnp.add, sums, new)
 
         return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))
@@ -127,7 +130,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             size = run.train.batch_size
             return _batch(mesh, data, i * size + jnp.arange(size))
 
-        return probes.probe(run, problem, state, batch, (data.mean, data.std), values)
+        return probes.probe(run, problem, state, batch, data.moments, values)
 
     side_by_side = functools.partial(_side_by_side, mesh)
     jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())

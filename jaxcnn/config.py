@@ -64,7 +64,7 @@ class Model:
     pool_stride: int | Paper = "paper"
     dropout: float | Paper = "paper"
     initializer: Initializer = "paper"
-    widths: tuple[int, ...] | Paper = "paper"  # hidden layers; LeNet's maps; ResNet's stages
+    widths: tuple[int, ...] | Paper = "paper"  # hidden layers; maps of each convolution or stage
     code_activation: Activation = "paper"  # an autoencoder's innermost layer
     tied: bool | Paper = "paper"  # its decoders have the weights of its encoders
     head: tuple[int, ...] | Paper = "paper"  # hidden fully-connected layers behind convolutions
@@ -73,7 +73,9 @@ class Model:
     bn_momentum: float | Paper = "paper"
     bn_epsilon: float | Paper = "paper"
     zero_gamma: bool | Paper = "paper"  # the last scale of each residual block starts at 0
+    width_multiplier: float | Paper = "paper"  # a GoogLeNet's maps, as a share of its table's
     groups: int | Paper = "paper"  # AlexNet's towers
+    without: Paper | tuple[str, ...] = "paper"  # AlexNet's convolutions to leave out
     blocks: tuple[int, ...] | Paper = "paper"  # of each stage of a ResNet
     shortcut: Literal["paper", "A", "B", "C"] | None = "paper"  # None: a plain net
     stride_at: Literal["paper", "1x1", "3x3"] = "paper"  # in a ResNet's bottleneck
@@ -95,12 +97,14 @@ class Data:
     train_examples: int | None = None  # None: all that validation leaves
     validation_examples: int = 5000  # held out of the training split
     split_seed: int = 0
+    resize: int | None = None  # side of the pictures as stored, by averages over whole cells
     pad: int = 0  # pixels of background on every side, before anything else
     normalize: Literal["unit", "standardize", "lecun1998"] = "standardize"
     shift: int = 0  # random translation by up to this many pixels (pad-and-crop)
     crop: int | None = None  # side of a random crop; evaluation takes the centre
     flip: bool = False  # left-right, with probability 1/2
     noise: float = 0.0  # standard deviation of Gaussian noise, in normalised units
+    color: float = 0.0  # of the multiples of the pixels' principal components (Krizhevsky 2012)
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.dropout": SHARE,
     "model.widths": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
     "model.head": (lambda v: all(n >= 1 for n in v), "all at least 1"),
+    "model.width_multiplier": ABOVE_0,
     "model.bn_momentum": SHARE,
     "model.bn_epsilon": ABOVE_0,
     "model.groups": POSITIVE,
@@ -253,10 +258,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.train_examples": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.split_seed": NOT_NEGATIVE,
+    "data.resize": POSITIVE,
     "data.pad": NOT_NEGATIVE,
     "data.shift": NOT_NEGATIVE,
     "data.crop": POSITIVE,
     "data.noise": NOT_NEGATIVE,
+    "data.color": NOT_NEGATIVE,
     "optim.lr": ABOVE_0,
     "optim.momentum": SHARE,
     "optim.beta2": SHARE,

@@ -50,7 +50,7 @@ def probe(
     problem: Problem,
     state: State,
     batch: Batch,
-    moments: tuple[jax.Array, jax.Array],
+    moments: step.Moments,
     values: Numbers,
 ) -> dict[str, jax.Array]:
     """Each of `train.probes` -> a number for each of the L `layers`, [L].

@@ -30,11 +30,13 @@ TRACED = (
     "optim.weight_decay",
     "model.dropout",
     "data.noise",
+    "data.color",
     "train.label_smoothing",
     "train.side_head_weight",
 )
 
 Numbers = dict[str, Any]
+Moments = tuple[jax.Array, jax.Array, jax.Array]  # of pixels: mean, std [C], covariance [C, C]
 
 
 @jax.tree_util.register_dataclass
@@ -70,9 +72,10 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise), so it is not any number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color), so it is not any
+    number.
     """
-    off_matters = ("model.dropout", "data.noise")
+    off_matters = ("model.dropout", "data.noise", "data.color")
     neutral = {
         path: value if path in off_matters and value in (0, "paper") else 0.5
         for path in TRACED
@@ -115,12 +118,12 @@ def training_view(
     run: Run,
     state: State,
     images: jax.Array,
-    moments: tuple[jax.Array, jax.Array],
+    moments: Moments,
     values: Numbers,
 ) -> jax.Array:
     """What the step shows the model of images [B, H, W, C] uint8: augmented, normalised."""
     own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
-    return augment.augment(own, images, run.data, *moments, values["noise"])
+    return augment.augment(own, images, run.data, *moments, values["noise"], values["color"])
 
 
 def training_loss(
@@ -160,12 +163,10 @@ def train_step(
     state: State,
     images: jax.Array,
     labels: jax.Array,
-    moments: tuple[jax.Array, jax.Array],
+    moments: Moments,
     values: Numbers,
 ) -> tuple[State, Sums]:
-    """One update. images [B, H, W, C] uint8, labels [B] int, moments: mean and std [C] -> state,
-    sums.
-    """
+    """One update. images [B, H, W, C] uint8, labels [B] int -> state, sums."""
     x = training_view(run, state, images, moments, values)
     loss = partial(training_loss, run, problem, state, x, labels, values)
 
@@ -199,11 +200,11 @@ def eval_step(
     state: State,
     images: jax.Array,
     labels: jax.Array,
-    moments: tuple[jax.Array, jax.Array],
+    moments: Moments,
     mask: jax.Array,
 ) -> Sums:
     """Sums over the examples with mask 1. images [B, H, W, C] uint8, labels [B] int, mask [B]."""
-    x = augment.evaluate_view(images, run.data, *moments)
+    x = augment.evaluate_view(images, run.data, *moments[:2])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     output, _ = _model(run, problem, {}).apply(variables, x, train=False)
     return _judged(run, problem, output, x, labels, mask)

@@ -58,7 +58,7 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, D
     """The data of the runs; those that differ in augmentation alone are the same arrays."""
 
     def stored(data: config.Data) -> config.Data:
-        same = ("name", "train_examples", "validation_examples", "split_seed")
+        same = ("name", "train_examples", "validation_examples", "split_seed", "resize")
         return config.Data(**{field: getattr(data, field) for field in same})
 
     wanted = dict.fromkeys(run.data for run in runs)
@@ -105,16 +105,19 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     batch = run.train.batch_size
     images = jax.ShapeDtypeStruct((batch, *problem.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    moment = jax.ShapeDtypeStruct((problem.image_shape[-1],), jnp.float32)
+    channels = problem.image_shape[-1]
+    moments = tuple(
+        jax.ShapeDtypeStruct(s, jnp.float32) for s in ((channels,),) * 2 + ((channels,) * 2,)
+    )
 
-    def one(images: Any, labels: Any, moment: Any) -> Any:
+    def one(images: Any, labels: Any, moments: Any) -> Any:
         state = step.init_state(run, problem, values)
         if run.train.probes:
             given = images, labels
-            probes.probe(run, problem, state, lambda _: given, (moment, moment), values)
-        return step.train_step(run, problem, state, images, labels, (moment, moment), values)
+            probes.probe(run, problem, state, lambda _: given, moments, values)
+        return step.train_step(run, problem, state, images, labels, moments, values)
 
-    return jax.eval_shape(one, images, labels, moment)
+    return jax.eval_shape(one, images, labels, moments)
 
 
 def parameters(run: Run, problem: Problem) -> int | None:
@@ -465,7 +468,8 @@ def _resident(data: Dataset, mesh: Any) -> Resident:
     parts = (data.train, data.validation, data.test)
     images = np.concatenate([p.images for p in parts])
     labels = np.concatenate([p.labels for p in parts])
-    return sharding.put(mesh, Resident(images, labels, data.mean, data.std))  # type: ignore[arg-type]
+    moments = (data.mean, data.std, data.covariance)
+    return sharding.put(mesh, Resident(images, labels, *moments))  # type: ignore[arg-type]
 
 
 def _stack(mesh: Any, carries: list[Carry], width: int) -> Carry:

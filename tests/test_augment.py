@@ -13,6 +13,7 @@ from jaxcnn.config import Data, InputError
 from jaxcnn.data import augment
 
 MEAN, STD = np.array([0.2, 0.5], np.float32), np.array([0.1, 0.3], np.float32)
+MOMENTS = (MEAN, STD, np.array([[0.01, 0.02], [0.02, 0.09]], np.float32))
 RANDOM = ("random_bits", "random_fold_in", "threefry")
 
 
@@ -29,11 +30,15 @@ def many(different: int) -> np.ndarray:
 
 @functools.cache
 def compiled(data: Data):
-    return jax.jit(lambda key, x, noise: augment.augment(key, x, data, MEAN, STD, noise))
+    return jax.jit(
+        lambda key, x, noise, color: augment.augment(key, x, data, *MOMENTS, noise, color)
+    )
 
 
-def run(data: Data, images: np.ndarray, seed: int = 0, noise: float = 0.0) -> np.ndarray:
-    return np.asarray(compiled(data)(jax.random.key(seed), images, noise))
+def run(
+    data: Data, images: np.ndarray, seed: int = 0, noise: float = 0.0, color: float = 0.0
+) -> np.ndarray:
+    return np.asarray(compiled(data)(jax.random.key(seed), images, noise, color))
 
 
 def pixels(data: Data, images: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -43,7 +48,7 @@ def pixels(data: Data, images: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def jaxpr(data: Data) -> str:
     def f(key, images, noise):
-        return augment.augment(key, images, data, jnp.array(MEAN), jnp.array(STD), noise)
+        return augment.augment(key, images, data, *map(jnp.array, MOMENTS), noise, 0.1)
 
     return str(jax.make_jaxpr(f)(jax.random.key(0), pictures(4), 0.5))
 
@@ -150,6 +155,7 @@ def test_off_leaves_nothing_random_in_the_program_and_on_reaches_it():
         ({"crop": 3}, ("random_bits", "gather")),
         ({"flip": True}, ("random_bits", "rev")),
         ({"noise": 0.1}, ("random_bits", "erf_inv")),
+        ({"color": 0.1}, ("random_bits", "erf_inv", "dot_general")),
     ]:
         program = jaxpr(Data(**knobs))
         assert all(word in program for word in words), (knobs, words)
@@ -167,13 +173,29 @@ def test_noise_is_a_traced_number():
     assert abs(weak.mean()) < 0.01
 
 
+def test_color_is_krizhevskys_sum_over_principal_components():
+    """One shift an image, the same for all its pixels, with the covariance of
+    sum_i N(0, color) l_i p_i, of eigenvalues l and eigenvectors p; a traced number.
+    """
+    images, data = many(1), Data(normalize="unit", color=0.3)
+    clean = run(Data(normalize="unit"), images)
+    shift = run(data, images, color=0.5) - clean
+    np.testing.assert_allclose(np.ptp(shift, axis=(1, 2)), 0, atol=1e-6)
+    values, vectors = np.linalg.eigh(MOMENTS[2])
+    want = 0.5**2 * vectors @ np.diag(values**2) @ vectors.T
+    np.testing.assert_allclose(np.cov(shift[:, 0, 0].T), want, atol=0.1 * want.max())
+    np.testing.assert_allclose(run(data, images, color=1.0) - clean, 2 * shift, atol=1e-5)
+    scaled = run(Data(color=0.3), images, color=0.5) - run(Data(), images)
+    np.testing.assert_allclose(scaled, shift / STD, atol=1e-4)  # added before it is normalised
+
+
 def test_runs_side_by_side_draw_what_they_draw_alone():
     images, data = many(64), Data(normalize="unit", shift=1, flip=True)
     keys = jax.random.split(jax.random.key(3), 3)
     f = compiled(data)
-    together = jax.jit(jax.vmap(f, in_axes=(0, None, None)))(keys, images, 0.0)
+    together = jax.jit(jax.vmap(f, in_axes=(0, None, None, None)))(keys, images, 0.0, 0.0)
     for one, key in zip(together, keys, strict=True):
-        np.testing.assert_array_equal(one, f(key, images, 0.0))
+        np.testing.assert_array_equal(one, f(key, images, 0.0, 0.0))
 
 
 def test_normalisations():
@@ -216,7 +238,7 @@ def test_the_promised_shape_is_the_shape():
         data = Data(pad=pad, crop=crop, shift=shift)
         shape = augment.image_shape(data, images.shape[1:])
         for f in (
-            lambda x, data=data: augment.augment(jax.random.key(0), x, data, MEAN, STD, 0.0),
+            lambda x, data=data: augment.augment(jax.random.key(0), x, data, *MOMENTS, 0.0, 0.0),
             lambda x, data=data: augment.evaluate_view(x, data, MEAN, STD),
         ):
             assert jax.eval_shape(f, images).shape == (2, *shape)

@@ -142,7 +142,39 @@ def test_moments_are_those_of_the_training_examples_in_use(tmp_path):
         pixels = dataset.train.images.astype(np.float64) / 255
         np.testing.assert_allclose(dataset.mean, pixels.mean((0, 1, 2)), rtol=1e-6)
         np.testing.assert_allclose(dataset.std, pixels.std((0, 1, 2)), rtol=1e-6)
-        assert dataset.mean.dtype == dataset.std.dtype == np.float32
+        assert dataset.mean.dtype == dataset.std.dtype == dataset.covariance.dtype == np.float32
+        want = np.cov(pixels.reshape(-1, 3).T, bias=True)
+        np.testing.assert_allclose(dataset.covariance, want, rtol=1e-4, atol=1e-7)
+
+
+def test_pictures_are_resized_by_means_over_cells(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 6, 6, 3), np.uint8)
+    contents = {"train_images": images, "train_labels": np.arange(30) % 3}
+    contents |= {"test_images": images[:9], "test_labels": np.arange(9) % 3}
+    data = stored(tmp_path / "a.npz", **contents)
+    whole, small = load(data), load(dataclasses.replace(data, resize=2))
+    for split in ("train", "validation", "test"):
+        big, got = getattr(whole, split).images, getattr(small, split).images
+        assert (got.shape[1:], got.dtype) == ((2, 2, 3), np.uint8)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            cell = big[:, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3].mean((1, 2))
+            np.testing.assert_allclose(got[:, i, j], cell, atol=0.501)
+    np.testing.assert_allclose(
+        small.std, (small.train.images / 255).std((0, 1, 2)), rtol=1e-5
+    )  # of what the network sees
+    for side in (4, 7):
+        text = message(dataclasses.replace(data, resize=side))
+        assert text.startswith(f"data.resize: {side} does not divide the 6x6 pixels")
+
+
+def test_an_array_file_in_the_data_folder_serves_its_name(tmp_path, monkeypatch):
+    stored(tmp_path / "cifar10.npz", **arrays())
+    data = Data(name="cifar10", validation_examples=10)
+    assert load(data, tmp_path).train.images.shape == (30, *SHAPE, 1)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert len(load(data).test.labels) == 12
+    assert "is not prepared" in message(dataclasses.replace(data, name="tfds:cifar10"))
 
 
 def test_fingerprint_tells_that_the_data_changed(tmp_path):

@@ -1,14 +1,18 @@
 """Every arm of every experiment, in every preset, builds and traces; and the rules of tuning."""
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import experiment, step, sweep, train
+from jaxcnn import analysis, cohorts, experiment, models, ops, step, sweep, train
 from jaxcnn.config import CLASSICAL, Data, InputError, Model, Run, override
-from jaxcnn.data import sources
+from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.experiment import Experiment, Measure, Prediction
 
 ALL = [
@@ -28,18 +32,55 @@ SMALL = Experiment(
 )
 
 
+# Pictures, classes, training and test examples: most are not in the package, and shapes are enough.
+SETS = {
+    "mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
+    "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+}
+
+
+def as_loaded(data: Data) -> Dataset:
+    """What `data` gives, in shapes alone."""
+    (height, width, channels), classes, total, test = SETS[data.name]
+    assert height % (data.resize or height) == 0
+    size = (data.resize or height, data.resize or width, channels)
+
+    def split(n: int) -> Split:
+        return Split(np.broadcast_to(np.uint8(0), (n, *size)), np.broadcast_to(np.int32(0), n))
+
+    rest = total - data.validation_examples
+    assert (data.train_examples or 1) <= rest
+    splits = (split(n) for n in (data.train_examples or rest, data.validation_examples, test))
+    moments = (np.zeros(channels), np.ones(channels), np.eye(channels))
+    return Dataset(*splits, tuple(map(str, range(classes))), *moments, "zeros")
+
+
+@functools.cache
+def traced(run: Run, problem: step.Problem, whole: bool) -> None:
+    """One training step; or, where that of another preset says the same, the weights alone."""
+    if not whole:
+        jax.eval_shape(lambda: step.init_state(run, problem, step.numbers(run)))
+        return
+    state, sums = train.trace(run, problem)
+    assert state.step.shape == sums["loss"].shape == ()
+
+
 @pytest.mark.parametrize(("name", "preset"), ALL)
 def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
     exp = experiment.with_preset(experiment.load(name), preset)
     exp = dataclasses.replace(exp, resplit=False)  # other splits have the same sizes
     runs = sweep.all_runs(exp)
-    datasets = train.load_data(runs, None)
-    train.check(runs, datasets)
     nets = [run for run in runs if run.model.name not in CLASSICAL]
-    for run in {step.static(run): run for run in nets}.values():
-        problem = train.problem_of(run, datasets[run.data])
-        state, sums = train.trace(run, problem)
-        assert state.step.shape == sums["loss"].shape == ()
+    others = [run for run in runs if run.model.name in CLASSICAL]
+    train.check(others, {run.data: as_loaded(run.data) for run in others})
+    lengths = {"data.train_examples": None, "data.validation_examples": 0, "train.epochs": 1.0}
+    lengths |= {"train.steps": None, "train.eval_every": None, "train.eval_train_examples": 1}
+    for run, *_ in cohorts.group(nets, step.static):
+        problem = train.problem_of(run, as_loaded(run.data))
+        # How long a run is changes no shape in it: presets that differ in no more are traced once.
+        alike = dataclasses.replace(problem, steps=100)
+        traced(override(step.static(run), lengths), alike, preset == "quick")
 
 
 @pytest.mark.parametrize("name", experiment.available())
@@ -54,22 +95,57 @@ def test_the_house_rules_of_experiments(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", experiment.available())
-def test_arms_start_from_equal_weights_where_they_share_a_layer(name: str) -> None:
+def test_arms_start_from_equal_weights_where_they_share_a_layer(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keyed(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        """Each weight is its key: as telling as what is drawn with it, and compiled in no time."""
+        return jnp.full(shape, jax.random.key_data(key)[1].astype(dtype))
+
+    for init in ops.INITS:
+        monkeypatch.setitem(ops.INITS, init, keyed)
     exp = experiment.with_preset(experiment.load(name), "quick")
     arms = [next(iter(settings.values())) for settings in experiment.grid(exp).values()]
     kinds = {(r.model.name, r.model.initializer) for r in arms}
     if len(kinds) > 1:
         pytest.skip("the arms are different architectures")
-    starts = []
-    for run in arms:
-        problem = train.problem_of(run, sources.load(run.data))
-        starts.append(step.init_state(run, problem, step.numbers(run)).params)
+    starts, seen = [], set()
+    for run in arms:  # one of those that differ in no more than their data or optimiser
+        problem = train.problem_of(run, as_loaded(run.data))
+        if step.static(run).model not in seen:
+            draw = jax.jit(lambda r=run, p=problem: step.init_state(r, p, step.numbers(r)).params)
+            starts.append(draw())
+        seen.add(step.static(run).model)
     for other in starts[1:]:
-        for layer in starts[0].keys() & other.keys():
-            for leaf in starts[0][layer]:
-                if starts[0][layer][leaf].shape != other[layer][leaf].shape:
-                    continue  # another size is another layer
-                np.testing.assert_array_equal(starts[0][layer][leaf], other[layer][leaf])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(starts[0]):
+            mine = dict(jax.tree_util.tree_leaves_with_path(other)).get(path)
+            if mine is not None and mine.shape == leaf.shape:
+                np.testing.assert_array_equal(leaf, mine)
+
+
+def cost(name: str, arm: str) -> np.ndarray:
+    """(parameters, multiply-adds) of an arm's net at the size of the default preset."""
+    run = next(iter(experiment.grid(experiment.load(name))[arm].values()))
+    shape = (28, 28, 1) if run.data.name == "mnist" else (32, 32, 3)
+    found = analysis.analyse(models.from_config(run.model, 10), shape)
+    return np.array([found.parameters, found.macs])
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "other", "parameters", "macs"),
+    [
+        ("deeper_or_wider", "wide", "deep", 0.06, 0.06),
+        ("deeper_or_wider_mlp", "one", "five", 0.005, 0.005),
+        ("deeper_or_wider_mlp", "two", "five", 0.005, 0.005),
+        ("inception", "plain", "inception", 0.2, 0.01),
+        ("residual", "plain20", "resnet20", 0.0, 0.0),
+    ],
+)
+def test_arms_that_are_said_to_cost_the_same_do(
+    name: str, arm: str, other: str, parameters: float, macs: float
+) -> None:
+    ratio = cost(name, arm) / cost(name, other)
+    assert (np.abs(ratio - 1) <= (parameters, macs)).all(), ratio
 
 
 MIXED = dataclasses.replace(

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import kernels, models, ops
+from jaxcnn import analysis, kernels, models, ops
 from jaxcnn.config import InputError
-from jaxcnn.models import lenet, resnet
+from jaxcnn.models import googlenet, lenet, resnet
 
 Image = tuple[int, int, int]
 
@@ -125,11 +125,19 @@ def test_parameters_by_layer(name: str, rows: dict[str, int], total: int) -> Non
     assert count(params) == total
 
 
+# Of convolutions alone, 25/18 or 49/27 as many weights, and a bias where two or three were.
+HEAD = 25_088 * 4096 + 4096 * 4096 + 4096 * 1000 + 2 * 4096 + 1000
+STAGES = ((3, 64), (64, 128), (128, 256), (256, 512), (512, 512))
+VGG13_5X5 = HEAD + sum((25 * c + 1) * o for c, o in STAGES)
+VGG16_7X7 = HEAD + sum(
+    (k * k * c + 1) * o for k, (c, o) in zip((5, 5, 7, 7, 7), STAGES, strict=True)
+)
 TOTALS = {
     "alexnet_ungrouped": 62_378_344,
     "alexnet_owt": 61_100_840,
     "caffenet": 60_965_224,
     "zfnet": 62_357_608,
+    **{"vgg13_5x5": VGG13_5X5, "vgg16_7x7": VGG16_7X7},
     "cuda_convnet": 89_578,
     **{"vgg11": 132_863_336, "vgg13": 133_047_848, "vgg16": 138_357_544, "vgg19": 143_667_240},
     **{"vgg11_bn": 132_868_840, "vgg13_bn": 133_053_736, "vgg16_bn": 138_365_992},
@@ -183,7 +191,7 @@ def test_every_model_traces_in_training(name: str) -> None:
     assert jax.tree.structure(updates.get("batch_stats", {})) == jax.tree.structure(
         tree.get("batch_stats", {})
     )
-    assert ("side_4a" in extras) == name.startswith("googlenet")
+    assert ("side_4a" in extras) == (name in ("googlenet", "googlenet_bn"))
 
 
 def test_c3_is_connected_as_in_table_1() -> None:
@@ -431,6 +439,76 @@ def test_towers() -> None:
         shapes("alexnet", groups=5)
 
 
+def test_a_small_alexnet_has_one_tower_unless_two_are_asked_for() -> None:
+    assert uses(program("alexnet_cifar"), "conv_general_dilated", feature_group_count=2) == 0
+    two = program("alexnet_cifar", groups=2)
+    assert uses(two, "conv_general_dilated", feature_group_count=2) == 3
+
+
+def test_layers_left_out() -> None:
+    """With their activation and LRN; the pooling behind stays, and so do the sizes of the maps."""
+    whole = shapes("alexnet_cifar")
+    for layer, before, lrns in (("conv2", 64, 1), ("conv4", 384, 2), ("conv5", 256, 2)):
+        less, text = (
+            shapes("alexnet_cifar", without=(layer,)),
+            program("alexnet_cifar", without=(layer,), pool="max"),
+        )
+        assert whole.keys() - less.keys() == {layer}
+        after = f"conv{int(layer[-1]) + 1}"
+        if after in less:
+            assert less[after]["kernel"].shape[2] == before
+        assert less["fc6"]["kernel"].shape[0] == 4 * 4 * 256
+        assert uses(text, "reduce_window_max") == 3
+        assert uses(text, "relu") == 4 + 2 and uses(text, "rsqrt") == lrns
+    assert uses(program("zfnet", without=("conv1",)), "rsqrt") == 1
+    assert shapes("alexnet_cifar", without=("conv3", "conv4")).keys() == whole.keys() - {
+        "conv3",
+        "conv4",
+    }
+
+
+def test_widths_of_alexnet_and_vgg() -> None:
+    params = shapes("alexnet_cifar", widths=(2, 4, 6, 8, 10), head=(3,))
+    assert [params[f"conv{i}"]["bias"].shape for i in range(1, 6)] == [
+        (2 * i,) for i in range(1, 6)
+    ]
+    params = shapes("vgg16_cifar", (16, 16, 3), widths=(2, 4, 6), head=(3,))
+    maps = {name: layer["bias"].shape[0] for name, layer in params.items() if "_bn" not in name}
+    stages = {f"conv{i}_{j}": 2 * i for i, n in ((1, 2), (2, 2), (3, 3)) for j in range(1, n + 1)}
+    assert maps == stages | {"fc6": 3, "fc7": 10}
+    assert params["fc6"]["kernel"].shape == (2 * 2 * 6, 3)
+
+
+def test_single_windows_have_the_field_of_the_stacks() -> None:
+    for stacked, single, windows in (
+        ("vgg13_cifar", "vgg13_5x5_cifar", [5] * 5),
+        ("vgg16_cifar", "vgg16_7x7_cifar", [5, 5, 7, 7, 7]),
+    ):
+        assert [shapes(single)[f"conv{i}_1"]["kernel"].shape[0] for i in range(1, 6)] == windows
+        span, other = (analysis.of(name).receptive_field for name in (stacked, single))
+        assert span is not None and other is not None and span.size == other.size
+
+
+def test_small_googlenets() -> None:
+    """Side heads where asked for; a width reaches every layer; plain has equal compute."""
+    assert not any(name.startswith("side") for name in shapes("googlenet_cifar"))
+    whole, half = (
+        shapes("googlenet_cifar", width_multiplier=w, side_heads=True) for w in (1.0, 0.5)
+    )
+    for name, layer in whole.items():
+        if "kernel" in layer and not name.endswith("output"):
+            assert half[name]["kernel"].shape[-1] == layer["kernel"].shape[-1] / 2, name
+    assert whole["side_4a_fc"]["kernel"].shape == (4 * 4 * 32, 128)
+    convolutions = {k for k in shapes("googlenet_cifar_plain") if "_bn" not in k}
+    assert convolutions == {"conv1", "output"} | {f"inception_{k}" for k in googlenet.PLAIN}
+    for width, apart in ((1.0, 0.01), (0.5, 0.03), (0.25, 0.03)):
+        plain, inception = (
+            analysis.of(f"googlenet_cifar{kind}", width_multiplier=width).macs
+            for kind in ("_plain", "")
+        )
+        assert abs(plain / inception - 1) < apart
+
+
 def test_the_order_of_pooling_and_normalisation() -> None:
     """AlexNet normalises 55x55 maps, CaffeNet and ZFNet the pooled ones."""
     sizes = {
@@ -530,6 +608,12 @@ def test_widths_heads_and_blocks() -> None:
         shapes("resnet20", blocks=(1, 2, 3), widths=(4, 6))
     with pytest.raises(InputError, match="a LeNet has two convolutions"):
         shapes("lenet5", widths=(3,))
+    with pytest.raises(InputError, match="this net has 5 convolutions"):
+        shapes("alexnet", widths=(3,))
+    with pytest.raises(InputError, match="this net has 5 stages"):
+        shapes("vgg11", widths=(1,) * 6)
+    with pytest.raises(InputError, match="model.without: 'conv9' is not one of 'conv1', 'conv2'"):
+        shapes("alexnet", without=("conv9",))
 
 
 def test_side_heads_are_of_training_alone() -> None:
@@ -660,7 +744,7 @@ def test_every_model_has_only_knobs_of_the_config() -> None:
     own = {"classes", "dtype", "padding", "c3_maps", "rbf", "parent", "name"}
     own |= {"layers", "head_bias", "pool_first", "dropout_first", "ceil", "decoders"}
     own |= {"last_pool_window", "output_dropout", "conv_bias", "five", "side_pool"}
-    own |= {"transform_input", "bottleneck", "stem", "zeros_at"}
+    own |= {"transform_input", "bottleneck", "stem", "zeros_at", "inceptions", "side_widths"}
     for name, (module, _, _) in models.MODELS.items():
         fields = {f.name for f in dataclasses.fields(module)}
         assert fields - own <= set(models.KNOBS), name

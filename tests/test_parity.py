@@ -290,7 +290,7 @@ def test_a_trajectory_of_sgd_is_pytorch_s_through_a_drop_of_the_rate(tmp_path: P
         rate = 1.0 if where == "inside" else LR
         optimisers[where] = torch.optim.SGD(groups, lr=rate, momentum=MOMENTUM)
 
-    moments = (jnp.zeros(1), jnp.ones(1))
+    moments = (jnp.zeros(1), jnp.ones(1), jnp.ones((1, 1)))
     one = jax.jit(lambda s, x, y: step.train_step(run, problem, s, x, y, moments, values))
     away: dict[str, list[float]] = {"inside": [], "no bias decay": []}
     for i in range(STEPS):

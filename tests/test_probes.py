@@ -16,7 +16,7 @@ from jaxcnn.experiment import Experiment, Measure, Prediction
 from jaxcnn.step import Problem, State
 
 PROBLEM = Problem((8, 8, 1), 3, train_examples=128, steps=10)
-MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25))
+MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25), jnp.full((1, 1), 0.0625))
 ALL = config.PROBES
 MLP = override(
     Run(),

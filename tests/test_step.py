@@ -25,7 +25,7 @@ MLP = override(
         "train.batch_size": 8,
     },
 )
-MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25))
+MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25), jnp.full((1, 1), 0.0625))
 
 
 def batches(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +137,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
         {
             "model.dropout": 0.5,
             "data.noise": 0.1,
+            "data.color": 0.1,
             "optim.name": "adam",
             "optim.weight_decay": 0.1,
             "train.label_smoothing": 0.1,
@@ -151,7 +152,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["model.dropout", "data.noise"])
+@pytest.mark.parametrize("path", ["model.dropout", "data.noise", "data.color"])
 def test_off_leaves_no_trace(path: str) -> None:
     """Off is another program, without random bits; for these nets "paper" is off."""
 
@@ -221,7 +222,8 @@ def test_the_weight_of_the_side_heads_is_in_the_gradient_of_a_net_that_has_them(
 
         def one(weight: jax.Array, state: State) -> Any:
             new = values | {"side_head_weight": weight}
-            return step.train_step(run, problem, state, x, y, (jnp.zeros(3), jnp.ones(3)), new)[0]
+            moments = (jnp.zeros(3), jnp.ones(3), jnp.eye(3))
+            return step.train_step(run, problem, state, x, y, moments, new)[0]
 
         jaxpr = jax.make_jaxpr(one)(0.3, state).jaxpr
         return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1][0]

@@ -1,7 +1,7 @@
 """What a step does to its images: pure, inside the compiled program, a function of a key.
 
-In this order: `pad`, `shift`, `crop`, `flip` move uint8 pixels, then `normalize`, then `noise`. A
-knob that is off leaves nothing in the program, and no knob's draws depend on another's.
+In this order: `pad`, `shift`, `crop`, `flip` move uint8 pixels, then come `color`, `normalize` and
+`noise`. A knob that is off leaves nothing in the program, and no knob's draws depend on another's.
 """
 
 import jax
@@ -12,7 +12,7 @@ from jaxcnn.config import Data, InputError
 
 BACKGROUND = 0
 # Every draw has its own fold_in(key, purpose): a new purpose at the end of the list moves no other.
-PURPOSES = ("shift", "crop", "flip", "noise")
+PURPOSES = ("shift", "crop", "flip", "noise", "color")
 
 Array = jax.Array
 
@@ -41,11 +41,20 @@ def image_shape(data: Data, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def augment(
-    key: Array, images: Array, data: Data, mean: Array, std: Array, noise: Array | float
+    key: Array,
+    images: Array,
+    data: Data,
+    mean: Array,
+    std: Array,
+    covariance: Array,
+    noise: Array | float,
+    color: Array | float,
 ) -> Array:
-    """images [B, H, W, C] uint8, mean and std [C], noise [] -> [B, h, w, C] float32.
+    """images [B, H, W, C] uint8, mean and std [C], covariance [C, C], noise and color [] ->
+    [B, h, w, C] float32.
 
-    `noise` stands in for `data.noise`, which only says whether there is any: it may be traced.
+    `noise` and `color` stand in for `data.noise` and `data.color`, which only say whether there is
+    any: they may be traced.
     """
     keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(PURPOSES) if _on(data, name)}
     batch, *stored, _ = images.shape
@@ -65,7 +74,10 @@ def augment(
     if "flip" in keys:
         flip = jax.random.bernoulli(keys["flip"], 0.5, (batch,))
         images = jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
-    x = NORMALIZERS[data.normalize](images, mean, std)
+    x = _unit(images)
+    if "color" in keys:
+        x += _color(keys["color"], batch, covariance, color)[:, None, None]
+    x = NORMALIZERS[data.normalize](x, mean, std)
     if "noise" in keys:
         x += noise * jax.random.normal(keys["noise"], x.shape)
     return x
@@ -77,7 +89,18 @@ def evaluate_view(images: Array, data: Data, mean: Array, std: Array) -> Array:
     images = _pad(images, data.pad)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     images = images[:, top : top + height, left : left + width]
-    return NORMALIZERS[data.normalize](images, mean, std)
+    return NORMALIZERS[data.normalize](_unit(images), mean, std)
+
+
+def _color(key: Array, batch: int, covariance: Array, color: Array | float) -> Array:
+    """What is added to all pixels of an image, [B, C]: each principal component times its
+    eigenvalue times a draw from N(0, color), Krizhevsky 2012, section 4.1; pixels are in 0..1.
+
+    With P diag(l) P^T the covariance that is P diag(l) a, a = color z; and as P^T z is drawn as z
+    is, the covariance itself times color z, with no eigenvector to be found.
+    """
+    z = jax.random.normal(key, (batch, covariance.shape[0]))
+    return color * z @ covariance
 
 
 def _on(data: Data, purpose: str) -> bool:
@@ -90,19 +113,24 @@ def _pad(images: Array, by: int) -> Array:
     return jnp.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), constant_values=BACKGROUND)
 
 
-def _unit(images: Array, mean: Array, std: Array) -> Array:
+def _unit(images: Array) -> Array:
     return images.astype(jnp.float32) / 255
 
 
-def _standardize(images: Array, mean: Array, std: Array) -> Array:
+def _standardize(x: Array, mean: Array, std: Array) -> Array:
     # A channel that never changes carries nothing: it becomes 0, not NaN.
     std = jnp.where(std > 0, std, 1)
-    return (_unit(images, mean, std) - mean[None, None, None]) / std[None, None, None]
+    return (x - mean[None, None, None]) / std[None, None, None]
 
 
-def _lecun1998(images: Array, mean: Array, std: Array) -> Array:
+def _lecun1998(x: Array, mean: Array, std: Array) -> Array:
     # LeCun et al. 1998, sec. II.B: background -0.1, ink 1.175, so that mean is about 0, variance 1.
-    return _unit(images, mean, std) * 1.275 - 0.1
+    return x * 1.275 - 0.1
 
 
-NORMALIZERS = {"unit": _unit, "standardize": _standardize, "lecun1998": _lecun1998}
+# Of pixels in 0..1.
+NORMALIZERS = {
+    "unit": lambda x, mean, std: x,
+    "standardize": _standardize,
+    "lecun1998": _lecun1998,
+}

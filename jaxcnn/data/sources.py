@@ -5,6 +5,7 @@
 | `mnist`                      | this package: all 70,000 images                               |
 | `PATH.npz`                   | arrays train_images, train_labels, test_images, test_labels   |
 | a folder with `train/` in it | images `train/CLASS/*`, `test/CLASS/*`                        |
+| `NAME` with DIR/NAME.npz     | that array file; DIR is `--data-dir`, else TFDS's folder      |
 | `NAME` or `NAME/CONFIG`      | TensorFlow Datasets, after `launch.py prepare NAME`           |
 
 An array file may also hold validation_images, validation_labels and class_names; its images are
@@ -34,7 +35,9 @@ __all__ = ["Dataset", "Progress", "Split", "default_data_dir", "load"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labels are 0 .. K-1; mean and std [C] float32 are of the training split's pixels in 0..1."""
+    """Labels are 0 .. K-1; mean and std [C] and covariance [C, C], float32, are of the training
+    split's pixels in 0..1.
+    """
 
     train: Split
     validation: Split
@@ -42,6 +45,7 @@ class Dataset:
     classes: tuple[str, ...]
     mean: np.ndarray
     std: np.ndarray
+    covariance: np.ndarray
     fingerprint: str  # of classes and contents: where it differs, a resumed run has other data
 
 
@@ -57,10 +61,11 @@ def load(
         _check(data.name, splits, classes)
     except InputError as error:
         raise InputError(f"data.name: {error}") from error.__cause__
-    train, validation, test = _divide(data, splits)
+    train, validation, test = (_resized(data, part) for part in _divide(data, splits))
     mean, std = _moments(train.images)
     fingerprint = _fingerprint((train, validation, test), classes)
-    return Dataset(train, validation, test, classes, mean, std, fingerprint)
+    covariance = _covariance(train.images, mean)
+    return Dataset(train, validation, test, classes, mean, std, covariance, fingerprint)
 
 
 def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source:
@@ -71,6 +76,8 @@ def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source
         return readers.npz(path)
     if (path / "train").is_dir():
         return readers.folder(path, progress)
+    if (kept := (data_dir or default_data_dir()) / f"{name}.npz").is_file():
+        return readers.npz(kept)
     return readers.tfds(name.removeprefix("tfds:"), data_dir, progress)
 
 
@@ -122,6 +129,36 @@ def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Spli
 
 def _take(split: Split, index: np.ndarray) -> Split:
     return Split(split.images[index], split.labels[index])
+
+
+def _resized(data: config.Data, split: Split) -> Split:
+    """Each pixel of a picture of side `data.resize` is the mean over a cell of the stored one."""
+    if data.resize is None:
+        return split
+    count, height, width, channels = split.images.shape
+    cell = height // data.resize
+    if (height, width) != (cell * data.resize,) * 2:
+        raise InputError(
+            f"data.resize: {data.resize} does not divide the {height}x{width} pixels of"
+            f" {data.name!r} into whole square cells."
+        )
+    cells = (data.resize, cell, data.resize, cell, channels)
+    images = np.empty((count, data.resize, data.resize, channels), np.uint8)
+    for i in range(0, count, 1000):
+        part = split.images[i : i + 1000]
+        mean = part.reshape(len(part), *cells).mean((2, 4), dtype=np.float32)
+        images[i : i + 1000] = np.rint(mean)
+    return Split(images, split.labels)
+
+
+def _covariance(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """[C, C], of the pixels in 0..1."""
+    channels = images.shape[-1]
+    total = np.zeros((channels, channels))
+    for i in range(0, len(images), 1000):
+        pixels = images[i : i + 1000].reshape(-1, channels).astype(np.float32) / 255 - mean
+        total += pixels.T @ pixels
+    return (total / (images.size // channels)).astype(np.float32)
 
 
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import ops
+from jaxcnn.config import InputError
 
 
 class Layer(NamedTuple):
@@ -68,10 +69,10 @@ ZFNET = (
 )
 CIFAR = (
     Layer(64, 5, 1, 2, lrn=True, pool="max"),
-    Layer(192, 5, 1, 2, lrn=True, pool="max"),
+    Layer(192, 5, 1, 2, towers=True, lrn=True, pool="max"),
     Layer(384, 3, 1, 1),
-    Layer(256, 3, 1, 1),
-    Layer(256, 3, 1, 1, pool="max"),
+    Layer(256, 3, 1, 1, towers=True),
+    Layer(256, 3, 1, 1, towers=True, pool="max"),
 )
 CUDA_CONVNET = (
     Layer(32, 5, 1, 2, pool="max"),
@@ -83,13 +84,17 @@ CUDA_CONVNET = (
 class AlexNet(nn.Module):
     """Convolutions by `layers`, then fully-connected ones of `head`. The defaults are the paper's.
 
-    `pool` None leaves each pooling its kind in the table; dropout stands after the layers of the
-    head (section 4.2: "the first two fully-connected layers"). Batch normalisation, in no paper
-    here, stands between a convolution and its activation.
+    `widths` None leaves each convolution its maps in the table, `pool` None each pooling its kind.
+    `without` leaves out convolutions by name, with their activation and normalisation; a pooling
+    behind one stays, so that the maps keep their sizes. Dropout stands after the layers of the head
+    (section 4.2: "the first two fully-connected layers"). Batch normalisation, in no paper here,
+    stands between a convolution and its activation.
     """
 
     classes: int = 1000
     layers: tuple[Layer, ...] = ALEXNET
+    widths: tuple[int, ...] | None = None
+    without: tuple[str, ...] = ()
     head: tuple[int, ...] = (4096, 4096)
     activation: str = "relu"
     pool: str | None = None
@@ -115,9 +120,18 @@ class AlexNet(nn.Module):
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, dtype = self.initializer, self.dtype
 
-        for i, layer in enumerate(self.layers, start=1):
+        widths = self.widths or tuple(layer.features for layer in self.layers)
+        if len(widths) != len(self.layers):
+            raise InputError(
+                f"model.widths: {widths}; this net has {len(self.layers)} convolutions."
+            )
+        for name in self.without:
+            names = [f"conv{i}" for i in range(1, len(self.layers) + 1)]
+            ops.lookup(dict.fromkeys(names), name, "model.without")
+
+        def convolution(x: jax.Array, i: int, layer: Layer) -> jax.Array:
             x = ops.Conv(
-                layer.features,
+                widths[i - 1],
                 layer.window,
                 layer.padding,
                 init,
@@ -131,13 +145,17 @@ class AlexNet(nn.Module):
                 moments = (self.bn_momentum, self.bn_epsilon)
                 x = ops.BatchNorm(*moments, dtype=dtype, name=f"conv{i}_bn")(x, train=train)
             x = act(x)
-            if layer.lrn and not self.pool_first:
-                x = lrn(x)
+            return lrn(x) if layer.lrn and not self.pool_first else x
+
+        for i, layer in enumerate(self.layers, start=1):
+            there = f"conv{i}" not in self.without
+            if there:
+                x = convolution(x, i, layer)
             if layer.pool is not None:
                 size = (self.pool_window, self.pool_stride)
                 kind = self.pool or layer.pool
                 x = ops.Pool(kind, *size, self.activation, init, ceil=self.ceil, name=f"pool{i}")(x)
-            if layer.lrn and self.pool_first:
+            if there and layer.lrn and self.pool_first:
                 x = lrn(x)
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.head, start=len(self.layers) + 1):
@@ -165,8 +183,9 @@ ALEXNETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
         (224, 224, 3),
         {"layers": ZFNET, "groups": 1, "pool_first": True, "ceil": True, "head_bias": 0.0},
     ),
-    # 32 pixels, for ablations: alexnet_owt's widths behind smaller windows, a head of 512. Rounding
-    # up makes 16, 8 and 4 of 3x3/2 as of 2x2/2 pooling, so overlap changes nothing else.
+    # 32 pixels, for ablations: alexnet_owt's widths behind smaller windows, a head of 512, and one
+    # tower unless `groups` makes it two. Rounding up makes 16, 8 and 4 of 3x3/2 as of 2x2/2
+    # pooling, so overlap changes nothing else.
     "alexnet_cifar": (
         (32, 32, 3),
         {"layers": CIFAR, "head": (512, 512), "groups": 1, "ceil": True, "classes": 10}

@@ -5,7 +5,7 @@ and Table 1.
 6.8 million: its first row counts fewer than 7x7x3x64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -28,6 +28,17 @@ INCEPTION = {
 }
 POOL_AFTER = ("3b", "4e")
 SIDE_HEADS = ("4a", "4d")  # in training, what these give also goes through a classifier of its own
+# For small pictures: a quarter of the widths, five of the nine, behind one 3x3 convolution.
+CIFAR = {
+    "3a": (16, 24, 32, 4, 8, 8),
+    "3b": (32, 32, 48, 8, 24, 16),
+    "4a": (48, 24, 52, 4, 12, 16),
+    "4d": (28, 36, 72, 8, 16, 16),
+    "4e": (64, 40, 80, 8, 32, 32),
+    "5b": (96, 48, 96, 12, 32, 32),
+}
+# Each inception as one 3x3 convolution with 0.49 of the inception's maps: as many MACs in all.
+PLAIN = {"3a": (31,), "3b": (59,), "4a": (63,), "4d": (65,), "4e": (102,), "5b": (125,)}
 
 Layer = Callable[..., jax.Array]  # (x, features, window, name, stride=1)
 
@@ -38,6 +49,7 @@ class GoogLeNet(nn.Module):
     `pool`, its window and its stride reach the four poolings between the stages; the kind alone
     reaches the one inside each inception, whose window is 3 and stride 1. `dropout` None leaves 0.4
     before the output and 0.7 in the side heads (section 5); a number goes to all three places.
+    `width_multiplier` is the share of their tables' maps that stem, inceptions and side heads have.
     """
 
     classes: int = 1000
@@ -56,6 +68,11 @@ class GoogLeNet(nn.Module):
     five: int = 5  # window of the "5x5" branch
     side_heads: bool = True
     side_pool: str = "5x5/3"  # or "adaptive": torchvision's, to 4x4 as well
+    side_widths: tuple[int, int] = (128, 1024)  # of a side head's convolution and hidden layer
+    stem: str = "7x7"  # "3x3": one convolution of stride 1, for small pictures
+    # Another table like INCEPTION; a row of one is a 3x3 convolution.
+    inceptions: Mapping[str, tuple[int, ...]] | None = None
+    width_multiplier: float = 1.0  # share of the maps of every row, stem and side heads
     transform_input: bool = False  # from ImageNet's mean and deviation to 0.5 and 0.5
     initializer: str = "glorot_uniform"
     dtype: Any = jnp.float32
@@ -72,13 +89,18 @@ class GoogLeNet(nn.Module):
             return self._pool(x, window or self.pool_window, self.pool_stride, name)
 
         ops.lookup(dict.fromkeys(("5x5/3", "adaptive")), self.side_pool, "model.side_pool")
+        ops.lookup(dict.fromkeys(("7x7", "3x3")), self.stem, "model.stem")
         if self.transform_input:
             x = _transform(x)
-        x = lrn(pool(conv(x, 64, 7, "conv1", 2), "pool1"))
-        x = lrn(conv(conv(x, 64, 1, "conv2_reduce"), 192, 3, "conv2"))
-        x = pool(x, "pool2")
+        if self.stem == "3x3":
+            x = lrn(conv(x, self._share(48), 3, "conv1"))
+        else:
+            x = lrn(pool(conv(x, self._share(64), 7, "conv1", 2), "pool1"))
+            x = conv(x, self._share(64), 1, "conv2_reduce")
+            x = lrn(conv(x, self._share(192), 3, "conv2"))
+            x = pool(x, "pool2")
         extras = {}
-        for name, row in INCEPTION.items():
+        for name, row in (self.inceptions or INCEPTION).items():
             x = self._inception(x, row, f"inception_{name}", conv)
             # Initial weights are made with train=False, and the side heads need theirs.
             if name in SIDE_HEADS and self.side_heads and (train or self.is_initializing()):
@@ -91,6 +113,9 @@ class GoogLeNet(nn.Module):
             x, train=train
         )
         return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), extras
+
+    def _share(self, maps: int) -> int:
+        return max(1, round(self.width_multiplier * maps))
 
     def _conv(
         self, x: jax.Array, features: int, window: int, name: str, stride: int, train: bool
@@ -127,7 +152,10 @@ class GoogLeNet(nn.Module):
         )(x)
 
     def _inception(self, x: jax.Array, row: tuple[int, ...], name: str, conv: Layer) -> jax.Array:
-        """Figure 2b: four branches, side by side in the channels."""
+        """Figure 2b: four branches, side by side in the channels; or one 3x3 convolution."""
+        row = tuple(map(self._share, row))
+        if len(row) == 1:
+            return conv(x, row[0], 3, name)
         one, reduce3, three, reduce5, five, proj = row
         branches = (
             conv(x, one, 1, f"{name}_1x1"),
@@ -139,13 +167,14 @@ class GoogLeNet(nn.Module):
 
     def _side_head(self, x: jax.Array, name: str, conv: Layer, train: bool) -> jax.Array:
         """Section 5: average pooling to 4x4, 128 1x1, 1024, dropout 0.7, output."""
+        maps, hidden = map(self._share, self.side_widths)
         if self.side_pool == "adaptive":
             x = _adaptive_avg_pool(x, 4)
         else:
             x = ops.Pool("avg", 5, 3, name=f"{name}_pool")(x)
-        x = conv(x, 128, 1, f"{name}_conv")
+        x = conv(x, maps, 1, f"{name}_conv")
         x = x.reshape(x.shape[0], -1)
-        x = ops.dense(1024, self.initializer, self.dtype, f"{name}_fc")(x)
+        x = ops.dense(hidden, self.initializer, self.dtype, f"{name}_fc")(x)
         x = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")(x)
         x = ops.Dropout(0.7 if self.dropout is None else self.dropout)(x, train=train)
         return ops.dense(self.classes, self.initializer, self.dtype, f"{name}_output")(x)
@@ -173,6 +202,11 @@ def _transform(x: jax.Array) -> jax.Array:
     )
 
 
+# No side heads unless asked for: they came with a deep net without batch normalisation.
+_SMALL = {"stem": "3x3", "batch_norm": True, "conv_bias": False, "lrn": None, "classes": 10}
+_SMALL |= {"side_heads": False, "side_pool": "adaptive", "side_widths": (32, 128)}
+_SMALL |= {"initializer": "he_normal"}
+
 GOOGLENETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "googlenet": ((224, 224, 3), {}),
     # torchvision's, for its weights: batch normalisation, no LRN; 3x3 where the paper has 5x5, an
@@ -182,4 +216,6 @@ GOOGLENETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
         {"batch_norm": True, "conv_bias": False, "lrn": None, "five": 3, "last_pool_window": 2}
         | {"output_dropout": 0.2, "side_pool": "adaptive"},
     ),
+    "googlenet_cifar": ((32, 32, 3), {"inceptions": CIFAR, **_SMALL}),
+    "googlenet_cifar_plain": ((32, 32, 3), {"inceptions": PLAIN, **_SMALL}),
 }
