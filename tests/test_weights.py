@@ -205,6 +205,13 @@ ROUND_TRIPS = [
     ("googlenet_bn", {"transform_input": True}, "torchvision"),
     ("resnet101_v1.5", {"scan": True}, "torchvision"),
     ("resnet101", {"scan": True}, "flax"),
+    (
+        "alexnet_cifar",
+        {"widths": (4, 6, 8, 6, 10), "without": ("conv5",), "lrn": None},
+        "torchvision",
+    ),
+    ("vgg16_7x7_cifar", {"widths": (4, 6, 8, 8, 10)}, "torchvision"),
+    ("googlenet_cifar", {"side_heads": True, "width_multiplier": 0.25}, "flax"),
     ("vgg16", {}, "timm"),
     ("resnet20", {"zeros_at": "both"}, "akamaster"),
     ("resnet20", {"shortcut": "B"}, "akamaster"),

@@ -113,6 +113,17 @@ class AlexNet(nn.Module):
     ceil: bool = False  # map sizes after a pooling are rounded up
     dtype: Any = jnp.float32
 
+    @nn.nowrap
+    def table(self) -> dict[str, Layer]:
+        """The convolutions by name, those of `without` too, with the maps that they have here."""
+        widths = self.widths or tuple(layer.features for layer in self.layers)
+        if len(widths) != len(self.layers):
+            raise InputError(
+                f"model.widths: {widths}; this net has {len(self.layers)} convolutions."
+            )
+        rows = zip(self.layers, widths, strict=True)
+        return {f"conv{i}": row._replace(features=n) for i, (row, n) in enumerate(rows, start=1)}
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x [B, H, W, C] -> logits [B, K]."""
@@ -120,18 +131,9 @@ class AlexNet(nn.Module):
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, dtype = self.initializer, self.dtype
 
-        widths = self.widths or tuple(layer.features for layer in self.layers)
-        if len(widths) != len(self.layers):
-            raise InputError(
-                f"model.widths: {widths}; this net has {len(self.layers)} convolutions."
-            )
-        for name in self.without:
-            names = [f"conv{i}" for i in range(1, len(self.layers) + 1)]
-            ops.lookup(dict.fromkeys(names), name, "model.without")
-
         def convolution(x: jax.Array, i: int, layer: Layer) -> jax.Array:
             x = ops.Conv(
-                widths[i - 1],
+                layer.features,
                 layer.window,
                 layer.padding,
                 init,
@@ -147,8 +149,11 @@ class AlexNet(nn.Module):
             x = act(x)
             return lrn(x) if layer.lrn and not self.pool_first else x
 
-        for i, layer in enumerate(self.layers, start=1):
-            there = f"conv{i}" not in self.without
+        table = self.table()
+        for name in self.without:
+            ops.lookup(table, name, "model.without")
+        for i, (name, layer) in enumerate(table.items(), start=1):
+            there = name not in self.without
             if there:
                 x = convolution(x, i, layer)
             if layer.pool is not None:

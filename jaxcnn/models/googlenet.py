@@ -114,6 +114,13 @@ class GoogLeNet(nn.Module):
         )
         return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), extras
 
+    @nn.nowrap
+    def side_maps(self) -> tuple[int, int]:
+        """Of a side head's convolution and of its hidden layer."""
+        maps, hidden = self.side_widths
+        return self._share(maps), self._share(hidden)
+
+    @nn.nowrap
     def _share(self, maps: int) -> int:
         return max(1, round(self.width_multiplier * maps))
 
@@ -167,7 +174,7 @@ class GoogLeNet(nn.Module):
 
     def _side_head(self, x: jax.Array, name: str, conv: Layer, train: bool) -> jax.Array:
         """Section 5: average pooling to 4x4, 128 1x1, 1024, dropout 0.7, output."""
-        maps, hidden = map(self._share, self.side_widths)
+        maps, hidden = self.side_maps()
         if self.side_pool == "adaptive":
             x = _adaptive_avg_pool(x, 4)
         else:

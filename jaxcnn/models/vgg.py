@@ -58,22 +58,32 @@ class VGGNet(nn.Module):
     ceil: bool = False  # map sizes after a pooling are rounded up
     dtype: Any = jnp.float32
 
+    @nn.nowrap
+    def stages(self) -> list[list[tuple[int, int]]]:
+        """Maps and window of every convolution that is here."""
+        rows = [
+            [(int(maps), int(window or 3)) for maps, _, window in (x.partition("/") for x in row)]
+            for row in map(str.split, self.layers.split("|"))
+        ]
+        if self.widths is None:
+            return rows
+        if len(self.widths) > len(rows):
+            raise InputError(f"model.widths: {self.widths}; this net has {len(rows)} stages.")
+        return [
+            [(width, window) for _, window in row]
+            for width, row in zip(self.widths, rows, strict=False)
+        ]
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x [B, H, W, C] -> logits [B, K]."""
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, dtype = self.initializer, self.dtype
-        rows = self.layers.split("|")
-        if len(self.widths or ()) > len(rows):
-            raise InputError(f"model.widths: {self.widths}; this net has {len(rows)} stages.")
-        for stage, row in enumerate(rows[: len(self.widths or rows)], start=1):
-            for i, layer in enumerate(row.split(), start=1):
-                features, _, window = layer.partition("/")
-                features = self.widths[stage - 1] if self.widths else features
-                k = int(window or 3)
+        for stage, row in enumerate(self.stages(), start=1):
+            for i, (features, k) in enumerate(row, start=1):
                 name = f"conv{stage}_{i}"
-                x = ops.Conv(int(features), k, k // 2, init, dtype=dtype, name=name)(x)
+                x = ops.Conv(features, k, k // 2, init, dtype=dtype, name=name)(x)
                 if self.batch_norm:
                     moments = (self.bn_momentum, self.bn_epsilon)
                     x = ops.BatchNorm(*moments, dtype=dtype, name=f"{name}_bn")(x, train=train)

@@ -117,36 +117,42 @@ def _features(name: str, batch_norm: bool, at: int) -> Iterator[Layer]:
 
 def _alexnet(model: Model) -> Iterator[Layer]:
     def walk() -> Iterator[Layer]:
-        at = 0
-        for i, row in enumerate(model.layers, start=1):
-            yield from _features(f"conv{i}", model.batch_norm, at)
+        at, maps = 0, 0
+        for name, row in model.table().items():
+            if name in model.without:
+                at += row.pool is not None
+                continue
+            maps = row.features
+            yield from _features(name, model.batch_norm, at)
             # A convolution, its normalisation and its activation; LRN and pooling where they are.
             lrn = row.lrn and model.lrn is not None
             at += 2 + model.batch_norm + lrn + (row.pool is not None)
         before = 1 if model.dropout_first else 0
-        first, maps = len(model.layers) + 1, model.layers[-1].features
-        yield from _classifier(model.head, first, maps, before)
+        yield from _classifier(model.head, len(model.layers) + 1, maps, before)
 
     for layer in walk():  # timm has no AlexNet
         yield layer._replace(names={"torchvision": layer.names["torchvision"]})
 
 
 def _vgg(model: Model) -> Iterator[Layer]:
-    at, maps = 0, 0
-    for stage, row in enumerate(model.layers.split("|"), start=1):
-        for i, layer in enumerate(row.split(), start=1):
-            name, maps = f"conv{stage}_{i}", int(layer.partition("/")[0])
+    at, stages = 0, model.stages()
+    for stage, row in enumerate(stages, start=1):
+        for i in range(1, len(row) + 1):
+            name = f"conv{stage}_{i}"
             yield from _features(name, model.batch_norm, at)
             at += 2 + model.batch_norm + (name == "conv1_1" and model.lrn is not None)
         at += 1  # the pooling
-    yield from _classifier(model.head, 6, maps)
+    yield from _classifier(model.head, 6, stages[-1][-1][0])
 
 
-def _googlenet(_: Model) -> Iterator[Layer]:
+def _googlenet(model: Model) -> Iterator[Layer]:
     convs = {"conv1": "conv1", "conv2_reduce": "conv2", "conv2": "conv3"}
     branches = {"1x1": "1", "3x3_reduce": "2.0", "3x3": "2.1"}
     branches |= {"5x5_reduce": "3.0", "5x5": "3.1", "pool_proj": "4.1"}
-    for block in INCEPTION:
+    for block, row in (model.inceptions or INCEPTION).items():
+        if len(row) == 1:
+            convs[f"inception_{block}"] = f"inception{block}"
+            continue
         for part, branch in branches.items():
             convs[f"inception_{block}_{part}"] = f"inception{block}.branch{branch}"
     sides = {f"side_{block}": f"aux{i}" for i, block in enumerate(SIDE_HEADS, start=1)}
@@ -155,7 +161,7 @@ def _googlenet(_: Model) -> Iterator[Layer]:
         yield Layer(ours, {"torchvision": f"{theirs}.conv"})
         yield Layer(f"{ours}_bn", {"torchvision": f"{theirs}.bn"})
     for ours, theirs in sides.items():
-        yield Layer(f"{ours}_fc", {"torchvision": f"{theirs}.fc1"}, maps=128)
+        yield Layer(f"{ours}_fc", {"torchvision": f"{theirs}.fc1"}, maps=model.side_maps()[0])
         yield Layer(f"{ours}_output", {"torchvision": f"{theirs}.fc2"})
     yield Layer("output", {"torchvision": "fc"})
 
