@@ -102,18 +102,45 @@ class Measure:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`arm` has less (or greater) `measure` than `other`, paired by seed; and the published size,
-    if any.
+    """`arm` has less (or greater, or within `margin` the same) `measure` than `than`, paired by
+    seed; and the published size, if any.
+
+    `margin` is in the measure's unit, errors as shares: 0.002 is 0.2 points; a factor above 1 for
+    what is compared by ratio.
     """
 
     measure: Measure
     arm: str
     than: str
-    direction: Literal["less", "greater"] = "less"
+    direction: Literal["less", "greater", "same"] = "less"
     published: str = ""  # the figure, with its protocol where that differs from ours
     source: str = ""  # paper, section, table or figure
+    margin: float | None = None  # of "same", and of nothing else
+
+    def __post_init__(self) -> None:
+        if (self.direction == "same") != (self.margin is not None):
+            raise InputError(
+                f"Prediction.margin: {self.margin!r}; 'same' needs one, no other direction takes"
+                " one."
+            )
+        least = 1.0 if self.measure.ratio else 0.0
+        if self.margin is not None and not self.margin > least:
+            raise InputError(
+                f"Prediction.margin: {self.margin!r} is not allowed; it must be above {least:g}."
+            )
+
+    @property
+    def within(self) -> str:
+        """The margin in words; '' where there is none."""
+        if self.margin is None:
+            return ""
+        if self.measure.ratio:
+            return f"a factor of {self.margin:g}"
+        return f"{100 * self.margin:g} points" if self.measure.percent else f"{self.margin:g}"
 
     def __str__(self) -> str:
+        if self.direction == "same":
+            return f"{self.arm} has the same {self.measure} as {self.than}, within {self.within}"
         less = "fewer" if self.measure.kind == "steps_to" else "less"
         word = {"less": less, "greater": "more"}[self.direction]
         return f"{self.arm} has {word} {self.measure} than {self.than}"

@@ -206,7 +206,10 @@ def _findings(exp: Experiment, cells: Sequence[Cell]) -> tuple[Finding, ...]:
     sides = [(by[p.measure, p.arm], by[p.measure, p.than]) for p in exp.predictions]
     pairs = [stats.paired(a.values, b.values, a.measure.ratio) for a, b in sides]
     found = stats.verdicts(
-        pairs, [p.direction for p in exp.predictions], [(a.diverged, b.diverged) for a, b in sides]
+        pairs,
+        [p.direction for p in exp.predictions],
+        [(a.diverged, b.diverged) for a, b in sides],
+        [p.margin for p in exp.predictions],
     )
     return tuple(
         Finding(p, a, b, pair, verdict, stats.smallest_effect(pair, len(pairs)))

@@ -30,6 +30,10 @@ METHOD = (
     " that of the exact sign-flip permutation test where the pairs are enough for it to fall below"
     " 0.05, otherwise that of the paired t-test."
 )
+SAME = (
+    " That arms are the same within a margin rests on two one-sided t-tests, significant where the"
+    " 90 % interval lies within it; a significant difference refutes it."
+)
 CURVES = "Mean over seeds of each arm at its chosen setting; the band is the 95 % interval."
 
 
@@ -169,14 +173,17 @@ def _latex(table: Table) -> str:
 def sentence(finding: Finding) -> str:
     """What came out, what would settle it if it is undecided, and which runs do not fully count."""
     pair, verdict, sides = finding.pair, finding.verdict, (finding.arm, finding.other)
+    same = finding.prediction.direction == "same"
     text = _outcome(finding)
     if verdict.blocked:
         winner = finding.arm if pair.mean < 0 else finding.other
+        if verdict.test == "equivalence":
+            winner = max(sides, key=lambda cell: cell.diverged)
         text += f"; not settled, because {_count(winner.diverged, 'run')} of {winner.arm} diverged"
     elif verdict.word == "undecided" and pair.n < 2:
         text += "; it takes at least 2 seeds"
     elif verdict.word == "undecided":
-        if not math.isnan(finding.smallest) and finding.smallest > 0:
+        if not math.isnan(finding.smallest) and finding.smallest > 0 and not same:
             shown = _size(finding, finding.smallest)
             text += f"; {pair.n} pairs would show {shown} with 80 % power"
         if verdict.further is None and any(cell.censored for cell in sides):
@@ -186,7 +193,8 @@ def sentence(finding: Finding) -> str:
         else:
             text += f"; about {_count(verdict.further, 'further seed')} would settle this one"
     elif verdict.word == "refuted":
-        text += "; the prediction was the opposite"
+        predicted = f"the same within {finding.prediction.within}" if same else "the opposite"
+        text += f"; the prediction was {predicted}"
     text += "."
     for cell in sides:
         if cell.censored:
@@ -235,12 +243,17 @@ def _outcome(finding: Finding) -> str:
     arm, other = finding.arm.arm, finding.other.arm
     if not pair.n:
         return f"there is no pair of runs of {arm} and {other} to compare yet"
-    low, high = _effect(finding, pair.low), _effect(finding, pair.high)
+    same = finding.prediction.direction == "same"
+    level, (low, high) = ("90 %", pair.bounds(0.9)) if same else ("95 %", (pair.low, pair.high))
+    low, high = _effect(finding, low), _effect(finding, high)
     p = _p(finding.verdict.p)
     p = f"p < {p[1:]}" if p[0] == "<" else f"p = {p}"
+    if same:  # which of its two tests the p-value is of
+        within = f" of a difference within {finding.prediction.within}"
+        p += within if finding.verdict.test == "equivalence" else " of any difference"
     numbers = f"{p}, n = {pair.n}" if pair.n > 1 else "one pair"
     if pair.ratio:
-        span = f"95 % interval {low} to {high}, " if pair.n > 1 else ""
+        span = f"{level} interval {low} to {high}, " if pair.n > 1 else ""
         times = f"{_effect(finding, pair.mean)} times the"
         if measure.kind == "probe":
             return f"{arm} has {times} {measure} of {other} ({span}{numbers})"
@@ -249,14 +262,15 @@ def _outcome(finding: Finding) -> str:
         return f"{arm} needs {times} of {other} to reach {goal} ({span}{numbers})"
     if pair.mean == 0:
         return f"{arm} and {other} have the same {measure} ({numbers})"
-    span = f"95 % interval of the difference {low} to {high}, " if pair.n > 1 else ""
+    span = f"{level} interval of the difference {low} to {high}, " if pair.n > 1 else ""
     more = "less" if pair.mean < 0 else "more"
     size = _size(finding, abs(pair.mean))
     return f"{arm} has {size} {more} {measure} than {other} ({span}{numbers})"
 
 
 def _sheets(table: Table) -> list[Sheet]:
-    comparisons = dataclasses.replace(_comparisons(table), note=METHOD)
+    same = any(finding.prediction.direction == "same" for finding in table.findings)
+    comparisons = dataclasses.replace(_comparisons(table), note=METHOD + SAME * same)
     return [_results(table), comparisons, _tuning(table), _arms(table)]
 
 
@@ -277,11 +291,13 @@ def _results(table: Table) -> Sheet:
 def _comparisons(table: Table) -> Sheet:
     rows = []
     for f in table.findings:
-        pair, sign = f.pair, {"less": "<", "greater": ">"}[f.prediction.direction]
+        pair, sign = f.pair, {"less": "<", "greater": ">", "same": "="}[f.prediction.direction]
         unit = "ratio" if pair.ratio else _points(f).strip()
         span = f"{_effect(f, pair.low)} to {_effect(f, pair.high)}" if pair.n > 1 else "-"
         ps = [_p(pair.p_t), _p(pair.p_flip), _p(f.verdict.p)] if pair.n > 1 else ["-"] * 3
         name = f"{f.arm.arm} {sign} {f.other.arm}"
+        if f.prediction.within:
+            name += f" within {f.prediction.within}"
         measure = f"{f.prediction.measure} ({unit})" if unit else str(f.prediction.measure)
         effect = _effect(f, pair.mean)
         rows.append((measure, name, str(pair.n), effect, span, *ps, f.verdict.word))
@@ -344,6 +360,7 @@ def _measured(table: Table, cell: Cell) -> dict[str, Any]:
 def _tested(finding: Finding) -> dict[str, Any]:
     p, pair, verdict = finding.prediction, finding.pair, finding.verdict
     row = {"measure": str(p.measure), "arm": p.arm, "direction": p.direction, "than": p.than}
+    row |= {"margin": p.margin}
     row |= {"n": pair.n, "scale": "ratio" if pair.ratio else "difference"}
     row |= {name: pair.effect(getattr(pair, name)) for name in ("mean", "low", "high")}
     row |= {"p_t": pair.p_t, "p_sign_flip": pair.p_flip, "p_holm": verdict.p}

@@ -13,6 +13,12 @@ assumes is taken on trust.
 
 A diverged run is worse than any number. Its pair is left out of the means, and so no arm can be
 found to have less than another while one of its own runs diverged: that verdict stays undecided.
+
+That two arms are the same within a margin is shown by two one-sided t-tests (Schuirmann 1987), that
+the difference is above the lower margin and below the upper. Where they are not significant, the
+prediction stands in the family with the p-value of the difference, as any other does: it is refuted
+by a significant difference whose 90 % interval is not within the margin. So where the true
+difference is real but smaller than the margin, few seeds may refute what more would support.
 """
 
 import math
@@ -128,6 +134,17 @@ class Paired:
         """A number of this comparison as it is read: a difference, or a ratio."""
         return math.exp(number) if self.ratio else number
 
+    def bounds(self, level: float) -> tuple[float, float]:
+        """The t-interval of another level than 95 %; nan from fewer than two pairs."""
+        if self.n < 2:
+            return math.nan, math.nan
+        half = float(scipy.stats.t.ppf((1 + level) / 2, self.n - 1)) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+    def room(self, margin: float) -> float:
+        """How far inside +-`margin` (a factor, for ratios) the mean lies; negative: outside."""
+        return (math.log(margin) if self.ratio else margin) - abs(self.mean)
+
 
 @dataclass(frozen=True)
 class Depth:
@@ -190,6 +207,20 @@ def sign_flip(differences: np.ndarray) -> float:
     )
 
 
+def equivalence(pair: Paired, margin: float) -> float:
+    """p-value of the two one-sided t-tests that the arms differ by less than `margin`.
+
+    It is below 0.05 exactly where the 90 % interval lies within the margin. Differences that are
+    all equal have no t-test: that their distances from a margin have all one sign has 1 / 2^n.
+    """
+    if pair.n < 2:
+        return 1.0
+    room = pair.room(margin)
+    if pair.sd == 0:
+        return 0.5**pair.n if room > 0 else 1.0
+    return float(scipy.stats.t.sf(room / pair.sd * math.sqrt(pair.n), pair.n - 1))
+
+
 def fewest_pairs(predictions: int) -> int:
     """The least n from which the sign-flip test can reach a Holm-corrected p-value below 0.05."""
     return math.floor(math.log2(2 * predictions / ALPHA)) + 1
@@ -235,32 +266,48 @@ def smallest_effect(pair: Paired, predictions: int = 1) -> float:
 class Verdict:
     word: Literal["supported", "refuted", "undecided"]
     p: float  # Holm-corrected
-    test: Literal["t", "sign-flip"]  # the test that decided
+    test: Literal["t", "sign-flip", "equivalence"]  # the test that decided
     further: int | None  # seeds that would settle it; 0: settled; None: no number up to 1000 would
-    blocked: bool  # p < 0.05, but in favour of an arm with diverged runs
+    blocked: bool  # p < 0.05, but in favour of an arm with diverged runs (same: of either)
 
 
 def verdicts(
     pairs: Sequence[Paired],
-    directions: Sequence[Literal["less", "greater"]],
+    directions: Sequence[Literal["less", "greater", "same"]],
     diverged: Sequence[tuple[int, int]],
+    margins: Sequence[float | None] | None = None,
 ) -> list[Verdict]:
-    """A verdict per prediction, Holm-corrected over all; `diverged` counts runs of (arm, other)."""
+    """A verdict per prediction, Holm-corrected over all; `diverged` counts runs of (arm, other),
+    and `margins` has a number for each "same".
+    """
     family = len(pairs)
-    by_flip = [math.isnan(p.p_t) or p.n >= fewest_pairs(family) for p in pairs]
-    raw = [p.p_flip if flip else p.p_t for p, flip in zip(pairs, by_flip, strict=True)]
+    margins = margins or [None] * family
+    tests = [_test(pair, margin, family) for pair, margin in zip(pairs, margins, strict=True)]
+    corrected = holm([p for _, p in tests])
     out = []
-    for pair, p, flip, direction, lost in zip(
-        pairs, holm(raw), by_flip, directions, diverged, strict=True
+    for pair, (test, _), p, direction, lost, margin in zip(
+        pairs, tests, corrected, directions, diverged, margins, strict=True
     ):
-        significant, less = p < ALPHA, pair.mean < 0
-        blocked = significant and lost[0 if less else 1] > 0
+        significant, less, same = p < ALPHA, pair.mean < 0, test == "equivalence"
+        blocked = significant and (sum(lost) if same else lost[0 if less else 1]) > 0
         word = "undecided"
         if significant and not blocked:
-            word = "supported" if less == (direction == "less") else "refuted"
-        further = 0 if word != "undecided" else None if blocked else _further(pair, family)
-        out.append(Verdict(word, p, "sign-flip" if flip else "t", further, blocked))
+            found = "same" if same else "less" if less else "greater"
+            word = "supported" if found == direction else "refuted"
+        further = 0 if word != "undecided" else None if blocked else _further(pair, family, margin)
+        out.append(Verdict(word, p, test, further, blocked))
     return out
+
+
+def _test(
+    pair: Paired, margin: float | None, family: int
+) -> tuple[Literal["t", "sign-flip", "equivalence"], float]:
+    """The test that decides, and its p-value before Holm's correction: one for each prediction."""
+    if margin is not None and (p := equivalence(pair, margin)) < ALPHA:
+        return "equivalence", p
+    if math.isnan(pair.p_t) or pair.n >= fewest_pairs(family):
+        return "sign-flip", pair.p_flip
+    return "t", pair.p_t
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -270,10 +317,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return np.asarray(multipletests(p_values, method="holm")[1]).tolist()
 
 
-def _further(pair: Paired, predictions: int) -> int | None:
+def _further(pair: Paired, predictions: int, margin: float | None) -> int | None:
     if pair.n < 2:
         return 2 - pair.n
-    if pair.sd == 0 and pair.mean != 0:
+    room = -math.inf if margin is None else pair.room(margin)
+    if room > 0 and pair.sd == 0:
+        needed = math.floor(math.log2(predictions / ALPHA)) + 1.0
+    elif room > 0:  # half of what may be missed on either side: exact where the mean is 0
+        z = scipy.stats.norm.ppf([1 - ALPHA / predictions, (1 + POWER) / 2])
+        needed = float(z.sum() ** 2) * (pair.sd / room) ** 2 + 2
+    elif pair.sd == 0 and pair.mean != 0:
         needed = float(fewest_pairs(predictions))
     else:
         needed = seeds_needed(pair.sd, pair.mean, predictions)

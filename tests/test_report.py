@@ -393,3 +393,43 @@ def test_mixed_provenance_is_told_and_missing_keys_are_borne(tmp_path):
 
 def remove(root, arm, seed):
     (experiment.folder(root, EXPERIMENT, arm, at_best(arm, seed)) / "result.json").unlink()
+
+
+def test_a_prediction_of_the_same(root):
+    """Ten runs of two arms a tenth of a point apart at most, in every output."""
+    wide = Prediction(TEST, "relu", than="tanh", direction="same", margin=0.005)
+    narrow = dataclasses.replace(wide, margin=0.0005)
+    far = dataclasses.replace(wide, than="sigmoid")
+    ratio = Prediction(STEPS, "relu", than="tanh", direction="same", margin=1.25)
+    assert str(wide) == "relu has the same test error as tanh, within 0.5 points"
+    assert str(ratio).endswith("as tanh, within a factor of 1.25")
+    exp = dataclasses.replace(EXPERIMENT, predictions=(wide, narrow, far, ratio))
+    table = findings.collect(exp, root)
+    words = [f.verdict.word for f in table.findings]
+    assert words == ["supported", "undecided", "refuted", "supported"]
+    d = [test_error("relu", s) - test_error("tanh", s) for s in range(5)]
+    low, high = scipy.stats.ttest_1samp(d, 0).confidence_interval(0.9)
+    said = [report.sentence(f) for f in table.findings]
+    span = f"(90 % interval of the difference {100 * low:z.2f} to {100 * high:z.2f}, "
+    assert span in said[0] and "of a difference within 0.5 points, n = 5)." in said[0]
+    assert "of any difference, n = 5); about " in said[1] and "80 % power" not in said[1]
+    assert said[2].endswith("; the prediction was the same within 0.5 points.")
+    assert "90 % interval" in said[3] and "within a factor of 1.25" in said[3]
+    text = report.markdown(table)
+    assert "relu = tanh within 0.5 points" in text and "two one-sided t-tests" in text
+    assert "two one-sided" not in report.markdown(findings.collect(EXPERIMENT, root))
+    assert "relu = sigmoid within 0.5 points" in printed(table, 140)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"direction": "same"}, "'same' needs one"),
+        ({"margin": 0.1}, "no other direction takes one"),
+        ({"direction": "same", "margin": 0.0}, "above 0"),
+        ({"direction": "same", "margin": 0.9, "measure": STEPS}, "above 1"),
+    ],
+)
+def test_a_margin_that_cannot_be(fields, said):
+    with pytest.raises(InputError, match=said):
+        Prediction(**{"measure": TEST, "arm": "relu", "than": "tanh"} | fields)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+from statsmodels.stats.weightstats import ttost_paired
 
 from jaxcnn import findings, stats
 from jaxcnn.config import Run
@@ -285,3 +286,90 @@ def test_positive_control_an_experiment_finds_a_large_effect():
     n = math.ceil(stats.seeds_needed(math.sqrt(2), 2.0, predictions=2))
     words = [word for words in words_of_trials(shift=3.0, n=n, repeats=60) for word in words]
     assert np.mean([word == "supported" for word in words]) >= 0.8 and "refuted" not in words
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.3, 0.6, 0.9, 5.0])
+@pytest.mark.parametrize("shift", [0.0, 0.7])
+def test_equivalence_is_statsmodels_tost_and_the_90_percent_interval(margin, shift):
+    a = [x + shift for x in A]
+    pair = stats.paired(seeds(a), seeds(B))
+    expected, _, _ = ttost_paired(np.array(a), np.array(B), -margin, margin)
+    assert stats.equivalence(pair, margin) == pytest.approx(expected)
+    low, high = pair.bounds(0.9)
+    by_scipy = scipy.stats.ttest_rel(a, B).confidence_interval(0.9)
+    assert (low, high) == pytest.approx((by_scipy.low, by_scipy.high))
+    assert (expected < stats.ALPHA) == (-margin < low and high < margin)
+
+
+def test_equivalence_of_ratios_is_of_logs_within_a_factor():
+    pair = stats.paired(seeds(A), seeds(B), ratio=True)
+    expected, _, _ = ttost_paired(np.array(A), np.array(B), 1 / 1.4, 1.4, transform=np.log)
+    assert stats.equivalence(pair, 1.4) == pytest.approx(expected)
+    equal = stats.paired(seeds([1.0] * 6), seeds([1.0] * 6), ratio=True)
+    assert stats.equivalence(equal, 1.1) == 0.5**6
+    one = stats.paired({0: 1.0}, {0: 1.0})
+    assert stats.equivalence(one, 9.0) == 1.0 and math.isnan(one.bounds(0.9)[0])
+
+
+def same(pair, margin, diverged=(0, 0)):
+    [verdict] = stats.verdicts([pair], ["same"], [diverged], [margin])
+    return verdict
+
+
+def test_verdict_of_the_same():
+    base = np.linspace(1.0, 2.0, 8)
+    noise = np.array([-3, -2, -1, 0, 0, 1, 2, 3]) / 100
+    near = stats.paired(seeds(base + noise), seeds(base))
+    far = stats.paired(seeds(base + noise + 0.5), seeds(base))
+    little = stats.paired(seeds(base + noise + 0.05), seeds(base))
+    found = same(near, 0.1)
+    assert (found.word, found.test, found.further) == ("supported", "equivalence", 0)
+    assert found.p == stats.equivalence(near, 0.1)
+    found = same(far, 0.1)
+    assert (found.word, found.test, found.p) == ("refuted", "sign-flip", far.p_flip)
+    # A difference that is there, and is less than the margin: the same is what was predicted.
+    assert little.p_flip < stats.ALPHA and same(little, 0.1).word == "supported"
+    # Too noisy to tell: no difference is shown, and none is excluded.
+    found = same(near, 0.01)
+    assert (found.word, found.p) == ("undecided", near.p_flip)
+    needed = (1.6449 + 1.2816) ** 2 * (near.sd / 0.01) ** 2 + 2
+    assert found.further == math.ceil(needed) - 8
+    # Runs that diverged were left out: that the others are the same does not settle it.
+    assert same(near, 0.1, (1, 0)).blocked and same(near, 0.1, (0, 1)).blocked
+    assert same(far, 0.1, (1, 0)).word == "refuted"  # the worse arm would only be worse
+
+
+def test_same_sits_in_holms_family_and_leaves_its_neighbours_as_they_were():
+    a, b = [1.0, 1.1, 1.2, 1.0], [2.0, 2.2, 2.1, 2.3]
+    less = stats.paired(seeds(a), seeds(b))
+    near = stats.paired(seeds([1.0, 1.1, 1.2, 1.0]), seeds([1.01, 1.12, 1.2, 0.98]))
+    p = stats.equivalence(near, 0.05)
+    both = stats.verdicts([less, near], ["less", "same"], [(0, 0)] * 2, [None, 0.05])
+    assert [v.p for v in both] == pytest.approx(stats.holm([less.p_t, p]))
+    # Alone p < 0.05; among three it is not.
+    margin = next(m for m in np.linspace(0.02, 0.1, 400) if stats.equivalence(near, m) < 0.04)
+    assert same(near, margin).word == "supported"
+    three = stats.verdicts([near] * 3, ["same"] * 3, [(0, 0)] * 3, [margin] * 3)
+    assert [v.word for v in three] == ["undecided"] * 3 and three[0].further is not None
+    plain = stats.verdicts([less, near], ["less", "greater"], [(0, 0)] * 2)
+    assert plain == stats.verdicts([less, near], ["less", "greater"], [(0, 0)] * 2, [None] * 2)
+
+
+def share_of_same(n, shift, margin, repeats=300):
+    rng = np.random.default_rng(n)
+    differences = rng.normal(shift, 1, (repeats, n))
+    zero = seeds(np.zeros(n))
+    words = [same(stats.paired(seeds(d), zero), margin).word for d in differences]
+    return {word: words.count(word) / repeats for word in ("supported", "refuted")}
+
+
+def test_controls_of_the_same():
+    """A difference as large as the margin is rarely called the same, equal arms rarely refuted;
+    and the promised power is there.
+    """
+    assert 0.01 <= share_of_same(5, shift=1.5, margin=1.5)["supported"] <= 0.09
+    assert share_of_same(5, shift=0.0, margin=1.5)["refuted"] <= 0.08
+    pair = stats.Paired(3, False, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
+    further = same(pair, 1.2).further
+    assert further is not None and further > 0
+    assert 0.72 <= share_of_same(3 + further, shift=0.0, margin=1.2)["supported"] <= 0.92
