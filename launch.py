@@ -18,6 +18,7 @@ Examples:
 
 import contextlib
 import errno
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jaxcnn import experiment
-from jaxcnn.config import InputError
+from jaxcnn.config import InputError, get
 from jaxcnn.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def show(
     from jaxcnn import show as view
 
     backend.set_up()
-    for exp in _select(names, preset, arms, seeds, settings):
+    for exp in _select(names, preset, arms, seeds, settings, data_dir):
         view.show(exp, preset, data_dir, console)
 
 
@@ -103,6 +104,9 @@ def run(
     tensorboard: Annotated[
         bool, arg(help="Write TensorBoard event files beside the records.")
     ] = False,
+    at_once: Annotated[
+        int | None, arg(help="Runs side by side; else as many as cores, or as fit in memory.")
+    ] = None,
 ) -> int:
     """Train what is missing, then print and write the report.
 
@@ -111,7 +115,9 @@ def run(
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
-    selected = _select(_names(names, every), preset, arms, seeds, settings)
+    if at_once is not None and at_once < 1:
+        raise InputError(f"--at-once: {at_once} is not allowed; it must be at least 1.")
+    selected = _select(_names(names, every), preset, arms, seeds, settings, data_dir)
     from jaxcnn import backend, records, sweep, train
     from jaxcnn import tensorboard as board
     from jaxcnn.console import Display, stop_on_signals
@@ -142,6 +148,7 @@ def run(
     planned = [exp for exp in selected if exp.name in work]
     ahead, total = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0, 0)
     options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
+    options |= {"at_once": at_once}
     with stop_on_signals() as stop, Display(console, "", total - ahead, total) as display:
         for i, exp in enumerate(planned):
             of = f" ({i + 1} of {len(planned)})" if len(planned) > 1 else ""
@@ -181,6 +188,7 @@ def report(
         Path | None,
         arg(name="from", metavar="DIR", help="In place of runs: the files of `collect`."),
     ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Print and write the report of what the records hold, finished or not.
 
@@ -199,7 +207,7 @@ def report(
         console.print(f"All reports: {page}\nAll claims: {readme}", soft_wrap=True)
         return
     tables = {}
-    for exp in _select(_names(names, every), preset, arms, seeds, settings):
+    for exp in _select(_names(names, every), preset, arms, seeds, settings, data_dir):
         with _passed_over(every):
             tables[exp.name] = _report(exp, preset, settings, arms, out)
     if every or len(tables) > 1:
@@ -215,6 +223,7 @@ def collect(
     settings: Settings = (),
     out: Out = Path("runs"),
     to: Annotated[Path, arg(metavar="DIR", help="Folder of the files.")] = Path("results"),
+    data_dir: DataDir = None,
 ) -> None:
     """Write a small file an experiment, for committing, from which its report can be made again.
 
@@ -222,11 +231,14 @@ def collect(
 
     Example: python launch.py collect relu_vs_sigmoid --preset quick --to results
     """
-    chosen = _select(_names(names, every), preset, arms, seeds, settings)
+    names = _names(names, every)
+    chosen = _select(names, preset, arms, seeds, settings, data_dir)
     from jaxcnn import results
 
-    changes = tuple(_setting(s) for s in settings)
-    for exp in chosen:
+    for exp, as_asked in zip(chosen, _asked(names, preset, arms, seeds, settings), strict=True):
+        # What 'auto' came to is written: where the report is made again is another machine.
+        values = {path: str(get(exp.base, path)) for path in experiment.automatic(as_asked)}
+        changes = tuple({**dict(_setting(s) for s in settings), **values}.items())
         asked = results.Launch(exp.name, preset, arms, tuple(_seeds(seeds)), changes)
         with _passed_over(every):
             path = results.collect(asked, out, to)
@@ -381,11 +393,8 @@ def _explain(error: BaseException) -> int:
         text = f"{error.strerror}: {error.filename}."
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text += " Nothing recorded is lost: make room, and the same command goes on."
-    elif "RESOURCE_EXHAUSTED" in text:
-        text = (
-            f"The device's memory is too small: {text.splitlines()[0]} A smaller train.batch_size"
-            " needs less, so does model.remat=true where a model has it. What is recorded stays."
-        )
+    elif "RESOURCE_EXHAUSTED" in text:  # of a run, memory.py says it better
+        text = f"The device's memory is too small: {text.splitlines()[0]}"
     elif not isinstance(error, InputError | RuntimeError):  # nobody foresaw it
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     complain.print("[bold red]error:[/] ", end="")
@@ -411,6 +420,25 @@ def _names(names: tuple[str, ...], every: bool) -> tuple[str, ...]:
 
 
 def _select(
+    names: tuple[str, ...],
+    preset: str,
+    arms: tuple[str, ...],
+    seeds: str,
+    settings: tuple[str, ...],
+    data_dir: Path | None,
+) -> list[Experiment]:
+    """The experiments as asked for, with a value in the place of every 'auto'."""
+    selected = _asked(names, preset, arms, seeds, settings)
+    if not any(map(experiment.automatic, selected)):
+        return selected
+    from jaxcnn import auto, backend
+
+    backend.set_up()
+    tell = functools.partial(console.print, soft_wrap=True)
+    return [auto.resolve(exp, data_dir, tell) for exp in selected]
+
+
+def _asked(
     names: tuple[str, ...],
     preset: str,
     arms: tuple[str, ...],

@@ -43,6 +43,7 @@ def compiler_options() -> dict[str, str]:
     return options
 
 
+@functools.cache  # what it sets cannot be set again once devices have been asked for
 def set_up() -> None:
     """Each core is a device, compiled programs are kept from launch to launch, memory is kept from
     step to step, and convolutions go to oneDNN where it was compiled (native/).

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxcnn import backend, losses, probes, step
-from jaxcnn.config import Run, steps_per_epoch
+from jaxcnn.config import Run, batch_size, steps_per_epoch
 from jaxcnn.losses import Sums
 from jaxcnn.step import Numbers, Problem, State
 
@@ -103,7 +103,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         position: jax.Array,
         n: jax.Array,
     ) -> Carry:
-        size = run.train.batch_size
+        size = batch_size(run)
 
         def one(i: jax.Array, carry: Carry) -> Carry:
             rows = lax.dynamic_slice(order, ((position + i) * size,), (size,))
@@ -127,7 +127,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
     def probe(state: State, values: Numbers, data: Resident) -> dict[str, jax.Array]:
         def batch(i: jax.Array | int) -> tuple[jax.Array, jax.Array]:
-            size = run.train.batch_size
+            size = batch_size(run)
             return _batch(mesh, data, i * size + jnp.arange(size))
 
         return probes.probe(run, problem, state, batch, data.moments, values)

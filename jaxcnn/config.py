@@ -130,7 +130,7 @@ class Optim:
 class Train:
     """How long, in what batches, in what precision, and how often the curve gets a point."""
 
-    batch_size: int = 128
+    batch_size: int | Literal["auto"] = 128  # auto: the largest power of two that fits
     epochs: float = 10.0
     steps: int | None = None  # set: takes the place of epochs
     eval_every: int | None = None  # steps between points of the curve; None: one epoch
@@ -142,7 +142,8 @@ class Train:
     # error; its loss is that of a picture, summed
     objective: Literal["classification", "reconstruction", "one_hot", "scalar"] = "classification"
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # of what is computed; parameters, statistics and losses are float32 in any case
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: by the device
     probes: tuple[str, ...] = ()  # of PROBES: what each point of the curve records layer by layer
 
 
@@ -165,8 +166,17 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     return override(cls(), dict(_leaves(values)))
 
 
+# What may be 'auto' in an experiment. auto.py puts values there before any folder is named.
+AUTOMATIC = ("train.precision", "train.batch_size")
+
+
 def digest(run: Run) -> str:
-    """Ten hex digits of what differs from the defaults: a new field orphans no old record."""
+    """Ten hex digits of what differs from the defaults: a new field orphans no old record.
+
+    Raises `ValueError` while something is still 'auto'.
+    """
+    if "auto" in [get(run, path) for path in AUTOMATIC]:
+        raise ValueError("a run with 'auto' in it has no folder yet")
     defaults = dict(_leaves(to_dict(Run())))
     changed = {k: v for k, v in _leaves(to_dict(run)) if v != defaults[k]}
     return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
@@ -174,7 +184,13 @@ def digest(run: Run) -> str:
 
 def steps_per_epoch(run: Run, train_examples: int) -> int:
     """Whole batches only: each epoch leaves out the end of its order, another one every time."""
-    return train_examples // run.train.batch_size
+    return train_examples // batch_size(run)
+
+
+def batch_size(run: Run) -> int:
+    """Of a run whose batch size is no longer 'auto'."""
+    assert run.train.batch_size != "auto"
+    return run.train.batch_size
 
 
 def total_steps(run: Run, train_examples: int) -> int:
@@ -291,7 +307,7 @@ def check(run: Run) -> None:
     """Raise `InputError` for a number out of range; shapes are checked where programs are built."""
     for path, (allowed, words) in RANGES.items():
         value = get(run, path)
-        if value is None or value == "paper":
+        if value is None or value in ("paper", "auto"):
             continue
         if (isinstance(value, float) and not math.isfinite(value)) or not allowed(value):
             raise InputError(f"{path}: {value!r} is not allowed; it must be {words}.")

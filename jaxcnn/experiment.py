@@ -238,6 +238,12 @@ def grid(experiment: Experiment) -> dict[str, dict[str, Run]]:
     return out
 
 
+def automatic(experiment: Experiment) -> set[str]:
+    """The paths that are 'auto' in some of the runs (auto.py has the values)."""
+    runs = [run for settings in grid(experiment).values() for run in settings.values()]
+    return {p for p in config.AUTOMATIC if any(config.get(run, p) == "auto" for run in runs)}
+
+
 def choose(
     experiment: Experiment, score: Callable[[str, Run], float | None]
 ) -> dict[str, str] | None:

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcnn import ops, step
-from jaxcnn.config import InputError, Run
+from jaxcnn.config import InputError, Run, batch_size
 from jaxcnn.step import Numbers, Problem, State
 
 BATCHES = 8  # of the update's variance
@@ -108,7 +108,7 @@ def check(run: Run, problem: Problem) -> None:
             f"train.probes: {run.train.probes}; with model.scan equal blocks are one, whose layers"
             " cannot be told apart."
         )
-    needed = BATCHES * run.train.batch_size
+    needed = BATCHES * batch_size(run)
     if "update_variance" in run.train.probes and needed > problem.train_examples:
         raise InputError(
             f"train.probes: 'update_variance' takes {BATCHES} batches, {needed} examples; there are"

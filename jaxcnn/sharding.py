@@ -20,20 +20,22 @@ def make_mesh(run: int, data: int, devices: Sequence[Any] | None = None) -> Mesh
     return Mesh(grid, ("run", "data"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def plan(runs: int) -> tuple[int, Mesh]:
-    """How `runs` runs of one cohort stand side by side: the width of a wave, and its mesh.
+def plan(runs: int, at_once: int | None = None) -> tuple[int, Mesh]:
+    """How `runs` runs of one cohort stand side by side: the width of a wave, at most `at_once`, and
+    its mesh.
 
     On CPU a device is a core, and each run has one to itself, so its numbers never depend on how
     many there are. On accelerators the runs are spread over the devices, and devices left over
     split the batch.
     """
     devices = jax.devices()
+    most = min(runs, at_once or runs)
     lanes = LANES.get(devices[0].platform, MANY)
     if lanes == 1:
-        width = min(runs, len(devices))
+        width = min(most, len(devices))
         return width, make_mesh(width, 1)
-    run = max(d for d in range(1, len(devices) + 1) if len(devices) % d == 0 and d <= runs)
-    width = min(-(-runs // run), lanes) * run
+    run = max(d for d in range(1, len(devices) + 1) if len(devices) % d == 0 and d <= most)
+    width = min(-(-runs // run), at_once // run if at_once else lanes) * run
     return width, make_mesh(run, len(devices) // run)
 
 

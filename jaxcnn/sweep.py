@@ -84,18 +84,20 @@ def run(
     preset: str,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
+    at_once: int | None = None,
 ) -> Iterator[Tick]:
-    """Train and test all that is missing of `exp` under `root`."""
+    """Train and test all that is missing of `exp` under `root`, `at_once` runs side by side."""
 
     def trained(jobs: Jobs) -> Iterator[Tick]:
         labels: dict[Path, dict[str, Any]] = {
             folder: {"experiment": exp.name, "arm": folder.parent.name, "preset": preset}
             for folder in jobs
         }
-        return train.train(jobs, labels, datasets, stop=stop, checkpoint_seconds=checkpoint_seconds)
+        often = {"stop": stop, "checkpoint_seconds": checkpoint_seconds}
+        return train.train(jobs, labels, datasets, at_once=at_once, **often)
 
     yield from trained(tuning_jobs(exp, root))
     jobs = final_jobs(exp, root)
     assert jobs is not None  # the grid is complete
     yield from trained(jobs)
-    yield from train.test(jobs, datasets)
+    yield from train.test(jobs, datasets, at_once=at_once)

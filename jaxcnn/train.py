@@ -23,6 +23,7 @@ from jaxcnn import (
     cohorts,
     config,
     losses,
+    memory,
     probes,
     provenance,
     records,
@@ -69,7 +70,7 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, D
 def problem_of(run: Run, data: Dataset) -> Problem:
     """Raises `InputError` for a run that its data cannot feed."""
     n = len(data.train.labels)
-    if run.train.batch_size > n and not _fitted(run):
+    if not _fitted(run) and config.batch_size(run) > n:
         raise InputError(
             f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
             f" of {run.data.name}."
@@ -81,6 +82,11 @@ def problem_of(run: Run, data: Dataset) -> Problem:
         )
     _, height, width, channels = data.train.images.shape
     return Problem((height, width, channels), len(data.classes), n, config.total_steps(run, n))
+
+
+def examples(data: Dataset) -> int:
+    """How many stand on a device: of training, validation and test."""
+    return sum(len(part.labels) for part in (data.train, data.validation, data.test))
 
 
 def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
@@ -102,7 +108,7 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     """
     values = {k: np.float32(v) for k, v in step.numbers(run).items() if k != "seed"}
     values |= {"seed": np.int32(run.seed)}
-    batch = run.train.batch_size
+    batch = config.batch_size(run)
     images = jax.ShapeDtypeStruct((batch, *problem.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
     channels = problem.image_shape[-1]
@@ -135,11 +141,13 @@ def train(
     *,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
+    at_once: int | None = None,
 ) -> Iterator[Tick]:
     """Train what is not finished of `jobs` (folder -> run); `labels` goes into each run.json.
 
-    Runs that another launch holds are left to it and waited for. Raises `Interrupted` once `stop()`
-    is true and everything in flight is saved.
+    Side by side are `at_once` runs of a cohort, or as many as fit in memory. Runs that another
+    launch holds are left to it and waited for. Raises `Interrupted` once `stop()` is true and
+    everything in flight is saved, and `memory.OutOfMemory`.
     """
     shared = provenance.collect()
     pending = {f: run for f, run in jobs.items() if not records.is_finished(f)}
@@ -147,7 +155,9 @@ def train(
     while pending:
         held_elsewhere = True
         for group in cohorts.group(pending, lambda f: _wave_of(jobs[f])):
-            width, mesh = sharding.plan(len(group))
+            width, mesh = _plan(group, jobs, datasets, at_once, training=True)
+            if at_once is None and width < sharding.plan(len(group))[0]:
+                yield Tick(group[0], 0, note=f"no more than {width} at once fit in memory")
             while group:
                 with contextlib.ExitStack() as stack:
                     wave, group = _claim(stack, group, width)
@@ -160,7 +170,8 @@ def train(
                     if _fitted(next(iter(runs.values()))):
                         yield from _fit(runs, infos, data, stop)
                         continue
-                    yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
+                    with memory.explained(_name(wave), runs[wave[0]]):
+                        yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
         pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
         if pending and held_elsewhere:
             if not waiting:
@@ -172,7 +183,12 @@ def train(
                 raise Interrupted
 
 
-def test(jobs: Mapping[Path, Run], datasets: Mapping[config.Data, Dataset]) -> Iterator[Tick]:
+def test(
+    jobs: Mapping[Path, Run],
+    datasets: Mapping[config.Data, Dataset],
+    *,
+    at_once: int | None = None,
+) -> Iterator[Tick]:
     """Evaluate the finished runs of `jobs` on the test split, once each, at the last step."""
     todo = {
         f: run
@@ -180,7 +196,7 @@ def test(jobs: Mapping[Path, Run], datasets: Mapping[config.Data, Dataset]) -> I
         if not (f / "test.json").is_file() and not _diverged(f)
     }  # fmt: skip
     for group in cohorts.group(todo, lambda f: _wave_of(todo[f])):
-        width, mesh = sharding.plan(len(group))
+        width, mesh = _plan(group, todo, datasets, at_once, training=False)
         for i in range(0, len(group), width):
             wave = group[i : i + width]
             runs = [todo[f] for f in wave]
@@ -191,14 +207,39 @@ def test(jobs: Mapping[Path, Run], datasets: Mapping[config.Data, Dataset]) -> I
                     records.write_json(folder / "test.json", means)
                     yield Tick(folder, 1)
                 continue
-            program, like = _program(runs[0], data, mesh)
-            carries = [_final(folder, like) for folder in wave]
-            carry = _stack(mesh, carries, width)
-            n = len(data.train.labels) + len(data.validation.labels)
-            found = _evaluate(program, carry, _resident(data, mesh), n, len(data.test.labels))
+            with memory.explained(_name(wave), runs[0]):
+                program, like = _program(runs[0], data, mesh)
+                carries = [_final(folder, like) for folder in wave]
+                carry = _stack(mesh, carries, width)
+                n = len(data.train.labels) + len(data.validation.labels)
+                found = _evaluate(program, carry, _resident(data, mesh), n, len(data.test.labels))
             for folder, means in zip(wave, found, strict=False):
                 records.write_json(folder / "test.json", means)
                 yield Tick(folder, 0)
+
+
+def _plan(
+    group: list[Path],
+    jobs: Mapping[Path, Run],
+    datasets: Mapping[config.Data, Dataset],
+    at_once: int | None,
+    *,
+    training: bool,
+) -> tuple[int, Any]:
+    """The width of a cohort's waves, and their mesh."""
+    run = jobs[group[0]]
+    data = datasets[run.data]
+    if _fitted(run):
+        return sharding.plan(len(group), at_once)
+    problem = problem_of(run, data)
+    name, n = _name(group), examples(data)
+    with memory.explained(name, run):
+        return memory.plan(name, run, problem, len(group), n, at_once, training)
+
+
+def _name(folders: list[Path]) -> str:
+    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
+    return f"{folders[0].parent.name} {folders[0].name}{more}"
 
 
 def _claim(

@@ -21,9 +21,9 @@ ONLY_IN = {
 ORDER = [
     *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
-    *("backend", "data", "step", "probes", "sharding", "cohorts", "records", "checkpoint"),
-    *("provenance", "classical", "stats", "train", "sweep", "findings", "page", "plots"),
-    "report",
+    *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
+    *("checkpoint", "provenance", "classical", "stats", "train", "auto", "sweep", "findings"),
+    *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
     *("console", "show", "tensorboard"),
 ]
