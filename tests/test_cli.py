@@ -10,9 +10,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import launch
+from jaxcnn import config, memory
 
 Launch = Callable[..., tuple[int, str, str]]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -92,6 +94,7 @@ def test_show_resolves_what_will_run(command: Launch) -> None:
         ),
         (["run", "relu_vs_sigmoid", "--set", "data.name=gone.npz"], "gone.npz"),
         (["report", "relu_vs_sigmoid"], "Run: python launch.py run relu_vs_sigmoid"),
+        (["run", "relu_vs_sigmoid", "--at-once", "0"], "--at-once: 0 is not allowed"),
         (["prepare", "cifar11"], "Did you mean cifar10"),
     ],
     ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",
@@ -178,13 +181,36 @@ def test_a_full_disk_is_code_1_and_loses_nothing(tmp_path: Path, environment: di
 def test_memory_that_runs_out_is_one_line_that_says_what_needs_less(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """jax's own error, for an array of 64 TiB."""
-    with pytest.raises(Exception, match="RESOURCE_EXHAUSTED") as caught:
+    """jax's own error, for an array of 64 TiB, and numpy's."""
+    plain = config.override(config.Run(), {"train.batch_size": 64})
+    resnet = config.override(plain, {"model.name": "resnet20"})
+    with pytest.raises(memory.OutOfMemory) as caught, memory.explained("arm seed0", plain):
         jax.block_until_ready(jnp.zeros(1 << 44) + 1)
     assert launch._explain(caught.value) == 1
     said = capsys.readouterr().err
-    assert said.startswith("error: The device's memory is too small") and said.count("\n") == 1
-    assert "train.batch_size" in said and "model.remat=true" in said
+    assert said.startswith("error: arm seed0: the device's memory is too small: asked for")
+    assert "65536 GiB" in said.replace("6.554e+04", "65536") and said.count("\n") == 1
+    assert "--set train.batch_size=auto or a number below 64, or --at-once 1." in said
+    assert "model.remat" not in said and "Nothing recorded is lost" in said
+    with pytest.raises(memory.OutOfMemory, match=r"or --set model\.remat=true\."):
+        with memory.explained("arm seed0", resnet):
+            np.zeros((1 << 20, 1 << 30))
+    with pytest.raises(ZeroDivisionError), memory.explained("arm seed0", plain):
+        _ = 1 / 0
+
+
+def test_a_net_larger_than_the_memory_is_said_before_work_and_when_told_to_try(
+    command: Launch, tmp_path: Path
+) -> None:
+    """4 TiB of weights; with --at-once nothing is foreseen, and the allocation itself fails."""
+    huge = ["run", "relu_vs_sigmoid", "--preset", "quick", *TINY, "--arms", "relu", "--seeds", "0"]
+    huge += ["--set", "model.name=mlp", "--set", "model.pool=paper", "--out", str(tmp_path)]
+    huge += ["--set", "model.widths=1048576,1048576"]
+    for more in ((), ("--at-once", "1")):
+        code, _, err = command(*huge, *more)
+        assert code == 1 and err.count("\n") == 1, err
+        assert err.startswith("error: relu seed0-") and "--set train.batch_size=auto" in err
+    assert not list(tmp_path.rglob("result.json"))
 
 
 TWO = """from jaxcnn.config import Data, Model, Run, Train

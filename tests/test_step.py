@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxcnn import losses, optim, step
+from jaxcnn import kernels, losses, optim, step
 from jaxcnn.config import InputError, Optim, Run, override
 from jaxcnn.step import Problem, State
 
@@ -344,3 +344,50 @@ def test_a_net_learns_codes(objective: str, outputs: int) -> None:
         state, _ = one(state, images, labels)
     last = step.eval_step(run, PROBLEM, state, images, labels, MOMENTS, jnp.ones(8))
     assert last["loss"] < 0.5 * first["loss"] and last["errors"] < first["errors"]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20"])
+def test_a_step_in_bfloat16_multiplies_halves_and_keeps_the_rest_whole(name: str) -> None:
+    """All products, forward and backward; parameters, momentum, statistics, softmax and loss."""
+    problem = Problem((32, 32, 3), 3, train_examples=64, steps=10)
+    changes = {"model.name": name, "train.batch_size": 8, "train.precision": "bfloat16"}
+    run = override(Run(), changes)
+    values = step.numbers(run)
+    moments = (jnp.full(3, 0.5), jnp.full(3, 0.25))
+    x, y = jnp.zeros((8, 32, 32, 3), jnp.uint8), jnp.zeros(8, jnp.int32)
+
+    def one(state: State) -> Any:
+        return step.train_step(run, problem, state, x, y, moments, values)
+
+    start = jax.eval_shape(lambda: step.init_state(run, problem, values))
+    with kernels.plain():
+        traced, (state, sums) = jax.make_jaxpr(one, return_shape=True)(start)
+    kinds: dict[str, set[Any]] = {}
+    for e in equations(traced.jaxpr):
+        for v in e.outvars:
+            kinds.setdefault(e.primitive.name, set()).add(v.aval.dtype)
+    products = {"conv_general_dilated", "dot_general"} & kinds.keys()
+    assert products == {"conv_general_dilated", "dot_general"}
+    for product in products:
+        assert kinds[product] == {jnp.dtype("bfloat16")}, product
+    for whole in ("exp", "log", *(["rsqrt"] if name == "resnet20" else [])):
+        assert kinds[whole] == {jnp.dtype("float32")}, whole
+    assert bool(state.batch_stats) == (name == "resnet20")
+    for leaf in jax.tree.leaves((state.params, state.batch_stats, state.opt_state, sums)):
+        assert leaf.dtype in (jnp.float32, jnp.int32)
+
+
+def equations(jaxpr: Any) -> Any:
+    for e in jaxpr.eqns:
+        yield e
+        for inner in jax.core.jaxprs_in_params(e.params):
+            yield from equations(inner)
+
+
+def test_bfloat16_trains() -> None:
+    whole, half = (
+        steps(override(MLP, {"train.precision": kind, "optim.lr": 0.1}), 10)[1]
+        for kind in ("float32", "bfloat16")
+    )
+    assert whole != half
+    np.testing.assert_allclose(half, whole, rtol=0.02)
