@@ -101,12 +101,14 @@ def plan(
 ) -> tuple[int, Mesh]:
     """`sharding.plan` of `runs` runs like `run`, and fewer at once where not all of them fit.
 
-    `at_once` is the user's own number, which is not questioned. Raises `OutOfMemory` about `what`
-    for a run that does not fit alone.
+    `at_once` is the user's own number, which is taken even if it leaves no reserve. Raises
+    `OutOfMemory` about `what` for more than there is: XLA may wait for ever for it on a CPU.
     """
     width, mesh = sharding.plan(runs, at_once)
-    if at_once is not None or total() is None:
+    whole = total()
+    if whole is None:
         return width, mesh
+    cpu = jax.devices()[0].platform == "cpu"
     like = step.static(run)
 
     def taken(width: int, mesh: Mesh) -> int:
@@ -114,20 +116,21 @@ def plan(
         return max(need(like, problem, mesh, width, examples, kind) for kind in kinds)
 
     while (asked := taken(width, mesh)) > (free := room(mesh.size) or 0):
-        if width == 1:
-            if asked > (total() or 0):
-                raise OutOfMemory(_words(what, run, asked))
-            break  # it fits, but for the reserve
+        if width == 1 or at_once is not None:
+            break
         lanes = width // mesh.shape["run"]
         if lanes > 1:  # each takes the same, and the data are there once
             one = taken(*sharding.plan(runs, mesh.shape["run"]))
             each = max(1, (asked - one) // (lanes - 1))
             fewer = mesh.shape["run"] * min(lanes - 1, max(1, (free - one) // each + 1))
-        elif jax.devices()[0].platform == "cpu":
+        elif cpu:
             fewer = min(width - 1, max(1, (room(1) or 0) // asked))
         else:  # the devices set free split the batch
             fewer = width // 2
         width, mesh = sharding.plan(runs, fewer)
+    asked *= mesh.size if cpu else 1
+    if asked > whole:
+        raise OutOfMemory(_words(what, run, asked))
     return width, mesh
 
 

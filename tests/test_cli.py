@@ -199,10 +199,10 @@ def test_memory_that_runs_out_is_one_line_that_says_what_needs_less(
         _ = 1 / 0
 
 
-def test_a_net_larger_than_the_memory_is_said_before_work_and_when_told_to_try(
+def test_a_net_larger_than_the_memory_is_said_before_any_work(
     command: Launch, tmp_path: Path
 ) -> None:
-    """4 TiB of weights; with --at-once nothing is foreseen, and the allocation itself fails."""
+    """4 TiB of weights, for which XLA would wait for ever, whatever --at-once says."""
     huge = ["run", "relu_vs_sigmoid", "--preset", "quick", *TINY, "--arms", "relu", "--seeds", "0"]
     huge += ["--set", "model.name=mlp", "--set", "model.pool=paper", "--out", str(tmp_path)]
     huge += ["--set", "model.widths=1048576,1048576"]
@@ -210,7 +210,7 @@ def test_a_net_larger_than_the_memory_is_said_before_work_and_when_told_to_try(
         code, _, err = command(*huge, *more)
         assert code == 1 and err.count("\n") == 1, err
         assert err.startswith("error: relu seed0-") and "--set train.batch_size=auto" in err
-    assert not list(tmp_path.rglob("result.json"))
+    assert not list(tmp_path.rglob("run.json"))
 
 
 TWO = """from jaxcnn.config import Data, Model, Run, Train
@@ -250,3 +250,23 @@ def test_all_experiments_go_on_past_one_that_fails(
     assert (code, err) == (0, "") and "mine (1 of 2): 16 of 16 run-steps done" in said
     code, _, err = command("run", "mine", "--all", "--out", out)
     assert code == 2 and "--all: has no use beside NAME" in err
+
+
+def test_auto_is_the_same_for_run_report_and_collect(command: Launch, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(TWO.replace("NAME", "mnist"))
+    auto = [mine, "--set", "train.batch_size=auto", "--set", "train.precision=auto"]
+    auto += ["--seeds", "0", "--out", tmp_path / "runs"]
+    code, out, err = command("run", *auto)
+    assert (code, err) == (0, "")
+    chosen = "mine: train.batch_size=auto is 128: the largest power of two among 200"
+    assert chosen in out and "train.precision=auto is float32" in out
+    [info, _] = [json.loads(p.read_text()) for p in tmp_path.rglob("run.json")]
+    assert info["config"]["train"]["batch_size"] == 128
+    assert info["config"]["train"]["precision"] == "float32"
+    code, out, err = command("report", *auto)
+    assert (code, err) == (0, "") and "2 of 2 runs" in out
+    code, out, err = command("collect", *auto, "--to", tmp_path / "results")
+    assert (code, err) == (0, "") and "Written" in out
+    [file] = (tmp_path / "results").iterdir()
+    assert "auto" not in file.read_text().replace("=auto", "")  # but for the commands

@@ -96,7 +96,10 @@ def test_as_many_at_once_as_fit(machine: Callable[[float], None]) -> None:
     for runs in (5, 3, 1):
         machine(each * (runs + 0.5) / 0.8)
         assert width() == runs
-        assert width(at_once=4) == 4  # the user's own number
+    machine(each * 4.5)
+    assert width() == 3 and width(at_once=4) == 4  # the user's own number needs no reserve
+    with pytest.raises(memory.OutOfMemory, match="--at-once 1"):
+        width(at_once=5)
     machine(each * 1.1)  # more than its share, less than there is
     assert width() == 1
     machine(each * 0.9)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -380,7 +381,7 @@ def test_a_step_in_bfloat16_multiplies_halves_and_keeps_the_rest_whole(name: str
 def equations(jaxpr: Any) -> Any:
     for e in jaxpr.eqns:
         yield e
-        for inner in jax.core.jaxprs_in_params(e.params):
+        for inner in jax.extend.core.jaxprs_in_params(e.params):
             yield from equations(inner)
 
 
