@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import tempfile
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 
 from jaxcnn.config import InputError
@@ -38,7 +38,7 @@ def version() -> str | None:
 
 def path(folder: Path) -> Path:
     """Where the library of this source and this jaxlib is in the cache folder."""
-    made_of = SOURCE.read_bytes() + jaxlib.__version__.encode()
+    made_of = SOURCE.read_bytes() + metadata.version("jaxlib").encode()
     return folder / "native" / f"convolution-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
 
 
