@@ -71,10 +71,11 @@ def need(
 
     numbers = cohorts.stack([run] * width)
     carry = placed(jax.eval_shape(program.init, numbers), "run")
-    moment = jax.ShapeDtypeStruct((problem.image_shape[-1],), jnp.float32)
+    c = problem.image_shape[-1]
+    moments = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((c,), (c,), (c, c)))
     images = jax.ShapeDtypeStruct((examples, *problem.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((examples,), jnp.int32)
-    data = placed(Resident(images, labels, moment, moment))  # type: ignore[arg-type]
+    data = placed(Resident(images, labels, *moments))  # type: ignore[arg-type]
     if not training:
         return _taken(program.evaluate, carry.state, data, 0, 1)
     order = placed(jax.eval_shape(program.order, numbers, 0), "run")

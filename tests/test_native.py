@@ -90,9 +90,8 @@ random = np.random.default_rng(0)
 def losses(seeds):
     width, mesh = sharding.plan(len(seeds))
     program = cohorts.program(step.static(run), problem, mesh)
-    data = cohorts.Resident(
-        random_images, random_labels, np.zeros(1, np.float32), np.ones(1, np.float32)
-    )
+    moments = (np.full(shape, 1, np.float32) for shape in (1, 1, (1, 1)))
+    data = cohorts.Resident(random_images, random_labels, *moments)
     data = sharding.put(mesh, data)
     values = cohorts.stack([config.override(run, {{"seed": s}}) for s in seeds])
     values = sharding.put(mesh, values, "run")
