@@ -252,10 +252,12 @@ def test_all_experiments_go_on_past_one_that_fails(
     assert code == 2 and "--all: has no use beside NAME" in err
 
 
-def test_auto_is_the_same_for_run_report_and_collect(command: Launch, tmp_path: Path) -> None:
-    mine = tmp_path / "mine.py"
-    mine.write_text(TWO.replace("NAME", "mnist"))
-    auto = [mine, "--set", "train.batch_size=auto", "--set", "train.precision=auto"]
+def test_auto_is_the_same_for_run_report_and_collect(
+    command: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(TWO.replace("NAME", "mnist"))
+    monkeypatch.setattr(launch.experiment, "EXPERIMENTS", tmp_path)
+    auto = ["mine", "--set", "train.batch_size=auto", "--set", "train.precision=auto"]
     auto += ["--seeds", "0", "--out", tmp_path / "runs"]
     code, out, err = command("run", *auto)
     assert (code, err) == (0, "")
