@@ -204,11 +204,13 @@ def _badges(entries: Sequence[Entry]) -> str:
 
 
 def _effects(table: Table) -> list[tuple[str, float, float, float, str]]:
-    """Those that have a d; its sign is turned so that what was predicted is positive."""
+    """Those that have a d; its sign is turned so that what was predicted is positive. Of arms that
+    should be the same neither sign was.
+    """
     out = []
     for finding in table.findings:
         d, low, high = stats.standardised(finding.pair)
-        if d != d:
+        if d != d or finding.prediction.direction == "same":
             continue
         if finding.prediction.direction == "less":
             d, low, high = -d, -high, -low

@@ -354,7 +354,7 @@ def test_a_step_in_bfloat16_multiplies_halves_and_keeps_the_rest_whole(name: str
     changes = {"model.name": name, "train.batch_size": 8, "train.precision": "bfloat16"}
     run = override(Run(), changes)
     values = step.numbers(run)
-    moments = (jnp.full(3, 0.5), jnp.full(3, 0.25))
+    moments = (jnp.full(3, 0.5), jnp.full(3, 0.25), jnp.eye(3))
     x, y = jnp.zeros((8, 32, 32, 3), jnp.uint8), jnp.zeros(8, jnp.int32)
 
     def one(state: State) -> Any:
