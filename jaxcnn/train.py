@@ -128,8 +128,11 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
 
 def parameters(run: Run, problem: Problem) -> int | None:
     """How many trainable numbers the run's model has; None where only the fit will tell."""
-    if _fitted(run):
-        return None
+    return None if _fitted(run) else _parameters(step.static(run), problem)
+
+
+@functools.lru_cache(maxsize=64)
+def _parameters(run: Run, problem: Problem) -> int:
     state, _ = trace(run, problem)
     return sum(math.prod(a.shape) for a in jax.tree.leaves(state.params))
 
