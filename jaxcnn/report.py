@@ -32,7 +32,7 @@ METHOD = (
 )
 SAME = (
     " That arms are the same within a margin rests on two one-sided t-tests, significant where the"
-    " 90 % interval lies within it; a significant difference refutes it."
+    " 90 % interval lies within it; a difference shown to be beyond the margin refutes it."
 )
 CURVES = "Mean over seeds of each arm at its chosen setting; the band is the 95 % interval."
 
@@ -177,7 +177,7 @@ def sentence(finding: Finding) -> str:
     text = _outcome(finding)
     if verdict.blocked:
         winner = finding.arm if pair.mean < 0 else finding.other
-        if verdict.test == "equivalence":
+        if _within(finding):
             winner = max(sides, key=lambda cell: cell.diverged)
         text += f"; not settled, because {_count(winner.diverged, 'run')} of {winner.arm} diverged"
     elif verdict.word == "undecided" and pair.n < 2:
@@ -238,6 +238,12 @@ def effect(finding: Finding) -> tuple[str, str]:
     return ours, span if pair.n > 1 else "-"
 
 
+def _within(finding: Finding) -> bool:
+    """Whether the arms are predicted to be the same and their mean difference is in the margin."""
+    margin = finding.prediction.margin
+    return margin is not None and finding.pair.room(margin) > 0
+
+
 def _outcome(finding: Finding) -> str:
     pair, measure = finding.pair, finding.prediction.measure
     arm, other = finding.arm.arm, finding.other.arm
@@ -249,8 +255,8 @@ def _outcome(finding: Finding) -> str:
     p = _p(finding.verdict.p)
     p = f"p < {p[1:]}" if p[0] == "<" else f"p = {p}"
     if same:  # which of its two tests the p-value is of
-        within = f" of a difference within {finding.prediction.within}"
-        p += within if finding.verdict.test == "equivalence" else " of any difference"
+        where = "within" if _within(finding) else "beyond"
+        p += f" of a difference {where} {finding.prediction.within}"
     numbers = f"{p}, n = {pair.n}" if pair.n > 1 else "one pair"
     if pair.ratio:
         span = f"{level} interval {low} to {high}, " if pair.n > 1 else ""

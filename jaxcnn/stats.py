@@ -15,10 +15,9 @@ A diverged run is worse than any number. Its pair is left out of the means, and 
 found to have less than another while one of its own runs diverged: that verdict stays undecided.
 
 That two arms are the same within a margin is shown by two one-sided t-tests (Schuirmann 1987), that
-the difference is above the lower margin and below the upper. Where they are not significant, the
-prediction stands in the family with the p-value of the difference, as any other does: it is refuted
-by a significant difference whose 90 % interval is not within the margin. So where the true
-difference is real but smaller than the margin, few seeds may refute what more would support.
+the difference is above the lower margin and below the upper. It is refuted by the same test the
+other way round: the difference is shown to lie beyond a margin. A difference that is real but
+smaller than the margin refutes nothing.
 """
 
 import math
@@ -221,6 +220,16 @@ def equivalence(pair: Paired, margin: float) -> float:
     return float(scipy.stats.t.sf(room / pair.sd * math.sqrt(pair.n), pair.n - 1))
 
 
+def beyond(pair: Paired, margin: float) -> float:
+    """p-value of the t-test that the arms differ by more than `margin`, either way."""
+    if pair.n < 2:
+        return 1.0
+    room = pair.room(margin)
+    if pair.sd == 0:
+        return 2 * 0.5**pair.n if room < 0 else 1.0
+    return min(1.0, 2 * float(scipy.stats.t.sf(-room / pair.sd * math.sqrt(pair.n), pair.n - 1)))
+
+
 def fewest_pairs(predictions: int) -> int:
     """The least n from which the sign-flip test can reach a Holm-corrected p-value below 0.05."""
     return math.floor(math.log2(2 * predictions / ALPHA)) + 1
@@ -288,7 +297,8 @@ def verdicts(
     for pair, (test, _), p, direction, lost, margin in zip(
         pairs, tests, corrected, directions, diverged, margins, strict=True
     ):
-        significant, less, same = p < ALPHA, pair.mean < 0, test == "equivalence"
+        significant, less = p < ALPHA, pair.mean < 0
+        same = margin is not None and pair.room(margin) > 0
         blocked = significant and (sum(lost) if same else lost[0 if less else 1]) > 0
         word = "undecided"
         if significant and not blocked:
@@ -303,8 +313,9 @@ def _test(
     pair: Paired, margin: float | None, family: int
 ) -> tuple[Literal["t", "sign-flip", "equivalence"], float]:
     """The test that decides, and its p-value before Holm's correction: one for each prediction."""
-    if margin is not None and (p := equivalence(pair, margin)) < ALPHA:
-        return "equivalence", p
+    if margin is not None:
+        within = pair.room(margin) > 0
+        return "equivalence", equivalence(pair, margin) if within else beyond(pair, margin)
     if math.isnan(pair.p_t) or pair.n >= fewest_pairs(family):
         return "sign-flip", pair.p_flip
     return "t", pair.p_t
@@ -329,7 +340,7 @@ def _further(pair: Paired, predictions: int, margin: float | None) -> int | None
     elif pair.sd == 0 and pair.mean != 0:
         needed = float(fewest_pairs(predictions))
     else:
-        needed = seeds_needed(pair.sd, pair.mean, predictions)
+        needed = seeds_needed(pair.sd, pair.mean if margin is None else room, predictions)
     return max(1, math.ceil(needed) - pair.n) if needed <= MOST_SEEDS else None
 
 

@@ -412,7 +412,10 @@ def test_a_prediction_of_the_same(root):
     said = [report.sentence(f) for f in table.findings]
     span = f"(90 % interval of the difference {100 * low:z.2f} to {100 * high:z.2f}, "
     assert span in said[0] and "of a difference within 0.5 points, n = 5)." in said[0]
-    assert "of any difference, n = 5); about " in said[1] and "80 % power" not in said[1]
+    assert (
+        "of a difference within 0.05 points, n = 5); about " in said[1]
+        and "80 % power" not in said[1]
+    )
     assert said[2].endswith("; the prediction was the same within 0.5 points.")
     assert "90 % interval" in said[3] and "within a factor of 1.25" in said[3]
     text = report.markdown(table)

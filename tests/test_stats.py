@@ -326,12 +326,14 @@ def test_verdict_of_the_same():
     assert (found.word, found.test, found.further) == ("supported", "equivalence", 0)
     assert found.p == stats.equivalence(near, 0.1)
     found = same(far, 0.1)
-    assert (found.word, found.test, found.p) == ("refuted", "sign-flip", far.p_flip)
+    assert (found.word, found.p) == ("refuted", stats.beyond(far, 0.1))
+    t = scipy.stats.ttest_1samp(noise + 0.5, 0.1)
+    assert found.p == pytest.approx(t.pvalue)
     # A difference that is there, and is less than the margin: the same is what was predicted.
     assert little.p_flip < stats.ALPHA and same(little, 0.1).word == "supported"
     # Too noisy to tell: no difference is shown, and none is excluded.
     found = same(near, 0.01)
-    assert (found.word, found.p) == ("undecided", near.p_flip)
+    assert (found.word, found.p) == ("undecided", stats.equivalence(near, 0.01))
     needed = (1.6449 + 1.2816) ** 2 * (near.sd / 0.01) ** 2 + 2
     assert found.further == math.ceil(needed) - 8
     # Runs that diverged were left out: that the others are the same does not settle it.
@@ -368,7 +370,9 @@ def test_controls_of_the_same():
     and the promised power is there.
     """
     assert 0.01 <= share_of_same(5, shift=1.5, margin=1.5)["supported"] <= 0.09
-    assert share_of_same(5, shift=0.0, margin=1.5)["refuted"] <= 0.08
+    assert share_of_same(5, shift=1.5, margin=1.5)["refuted"] <= 0.05
+    assert share_of_same(5, shift=1.0, margin=1.5)["refuted"] <= 0.02
+    assert share_of_same(5, shift=5.0, margin=1.5)["refuted"] >= 0.8
     pair = stats.Paired(3, False, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
     further = same(pair, 1.2).further
     assert further is not None and further > 0
