@@ -56,22 +56,28 @@ def _steps(machine: str, records: list[Record]) -> str:
     """A row a net and task: ours, the fastest PyTorch, their ratio with its middle half."""
     lines = [
         f"\n## A step on a CPU ({machine})\n",
-        "`python benchmarks/cpu_step.py --net NET --write`. Evaluation is of 250 pictures.\n",
-        "| net | batch | task | ours, ms | fastest PyTorch, ms | ours / PyTorch (middle half) |",
-        "|---|---|---|---|---|---|",
+        "`python benchmarks/cpu_step.py --net NET --write`. Evaluation is of 250 pictures. Times in"
+        " ms; ratios are ours / PyTorch, with their middle half; oneDNN's convolutions are those of"
+        " `python launch.py native`.\n",
+        "| net | batch | task | fastest PyTorch | ours | ratio | ours, oneDNN | ratio |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         net, batch = record["settings"]["net"], record["settings"]["batch"]
         for task in ("train", "evaluate"):
             milliseconds, ratios = record[task]["ms_per_run_step"], record[task]["ratios"]
             peer = next(k for k in ratios if k.startswith("ours / ")).removeprefix("ours / ")
-            r = ratios[f"ours / {peer}"]
             size = batch if task == "train" else 250
-            lines.append(
-                f"| `{net}` | {size} | {task} | {milliseconds['ours']:.1f} |"
-                f" {milliseconds[peer]:.1f} ({peer.removeprefix('PyTorch, ')}) |"
-                f" {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f}) |"
-            )
+            who = peer.removeprefix("PyTorch, ")
+            cells = [f"`{net}`", str(size), task, f"{milliseconds[peer]:.1f} ({who})"]
+            for own in ("ours", "ours, oneDNN"):
+                if own in milliseconds:
+                    r = ratios[f"{own} / {peer}"]
+                    within = f"{r['low']:.2f} to {r['high']:.2f}"
+                    cells += [f"{milliseconds[own]:.1f}", f"{r['median']:.2f} ({within})"]
+                else:
+                    cells += ["", ""]
+            lines.append(f"| {' | '.join(cells)} |")
     versions = records[0]["versions"]
     torch = records[0]["facts"]["PyTorch, threads: 1"]["torch"]
     commits = ", ".join(sorted({f"`{r['commit'][:10]}`" for r in records}))
