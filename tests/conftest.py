@@ -8,6 +8,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Before jax is imported, here and in the processes that tests start.
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAXCNN_NATIVE"] = "0"  # what this machine's user compiled is no matter of the tests
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Compiled programs are kept, from test to test and from process to process.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")

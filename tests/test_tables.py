@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import re
-import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -249,11 +248,3 @@ def test_labels_of_the_figure_do_not_overlap() -> None:
         assert not one.overlaps(other)
     frame = ax.get_window_extent()
     assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
-
-
-def test_the_page_of_benchmarks_is_made_from_the_records() -> None:
-    folder = Path(__file__).resolve().parent.parent / "benchmarks"
-    page = (folder / "README.md").read_text(encoding="utf-8")
-    assert page == runpy.run_path(str(folder / "readme.py"))["render"](), (
-        "run python benchmarks/readme.py"
-    )
