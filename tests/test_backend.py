@@ -64,7 +64,7 @@ def test_memory_is_kept_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     library = SimpleNamespace(mallopt=lambda *option: asked.append(option) or option[0] != -4)
     monkeypatch.setattr(backend.ctypes, "CDLL", lambda _: library)
-    backend.set_up()
+    backend.set_up.__wrapped__()
     assert asked == [(-1, 2**31 - 1), (-2, 64 * 2**20), (-4, 0)]  # glibc's malloc.h
     # what the library refused is not said
     kept = {"M_TRIM_THRESHOLD": 2**31 - 1, "M_TOP_PAD": 64 * 2**20}
@@ -72,12 +72,12 @@ def test_memory_is_kept_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("MALLOC_TOP_PAD_", "0"), ("GLIBC_TUNABLES", "glibc.malloc.top_pad=0")):
         with monkeypatch.context() as own:
             own.setenv(name, value)
-            backend.set_up()
+            backend.set_up.__wrapped__()
         assert backend.settings()["allocator"] == f"the user's own: {name}={value}"
     assert len(asked) == 3
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")  # nothing of malloc's
     monkeypatch.setattr(backend.ctypes, "CDLL", lambda _: SimpleNamespace())  # musl has none
-    backend.set_up()
+    backend.set_up.__wrapped__()
     assert backend.settings()["allocator"] is None
 
 

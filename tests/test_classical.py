@@ -167,6 +167,7 @@ def test_a_stop_between_two_fits_loses_none(
     assert record.test["error"] == expected["error"] > 0.1
 
 
+@pytest.mark.slow
 def test_nets_and_fits_stand_in_one_report(tmp_path: Path, datasets: Any) -> None:
     exp = Experiment(
         claim="c",

@@ -149,6 +149,7 @@ def test_run_writes_everything_and_report_makes_it_again(command: Launch, tmp_pa
     assert code == 0 and (reports / "table.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_code_1_and_loses_nothing(tmp_path: Path, environment: dict) -> None:
     """A real file system of 3 MB, where this machine lets us mount one."""
     disk = tmp_path / "disk"
@@ -231,6 +232,7 @@ EXPERIMENT = Experiment(
 """
 
 
+@pytest.mark.slow
 def test_all_experiments_go_on_past_one_that_fails(
     command: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +254,7 @@ def test_all_experiments_go_on_past_one_that_fails(
     assert code == 2 and "--all: has no use beside NAME" in err
 
 
+@pytest.mark.slow
 def test_auto_is_the_same_for_run_report_and_collect(
     command: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_alone_in_company_and_in_pieces_is_the_same_bit_for_bit() -> None:
     assert (a["C1"]["kernel"] != b["C1"]["kernel"]).any()
 
 
+@pytest.mark.slow
 def test_one_device_equals_eight() -> None:
     """Runs split over 8 devices, two on each by vmap; and one run's batch split over 8."""
     sixteen = runs(16)

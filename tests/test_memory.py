@@ -49,6 +49,7 @@ def test_sizes_whose_need_cannot_be_told_do_not_fit() -> None:
     assert [memory.largest(lambda n: n, 10**6, most) for most in (1, 3, 20)] == [1, 2, 16]
 
 
+@pytest.mark.slow
 def test_what_is_needed_grows_with_the_batch_and_is_that_of_a_device() -> None:
     batch = {n: need(override(MLP, {"train.batch_size": n})) for n in (1024, 2048, 4096)}
     parameters = 4 * 2 * (64 * 64 + 64 + 64 * 3 + 3)  # and as many of momentum
@@ -107,6 +108,7 @@ def test_as_many_at_once_as_fit(machine: Callable[[float], None]) -> None:
         width()
 
 
+@pytest.mark.slow
 def test_lanes_of_an_accelerator(
     machine: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_lanes_of_an_accelerator(
     assert (width, mesh.shape["run"]) == (16, 8)
 
 
+@pytest.mark.slow
 def test_at_once_is_a_limit_and_moves_no_number(tmp_path: Path) -> None:
     assert [sharding.plan(8, n)[0] for n in (None, 1, 3, 99)] == [8, 1, 3, 8]
     changes = {"data.train_examples": 200, "data.validation_examples": 100, "train.steps": 3}
@@ -149,6 +152,7 @@ AUTO = Experiment(
 )
 
 
+@pytest.mark.slow
 def test_auto_is_one_value_for_all_arms_before_any_folder_is_named(
     machine: Callable[[float], None], tmp_path: Path
 ) -> None:

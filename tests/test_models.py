@@ -489,6 +489,7 @@ def test_single_windows_have_the_field_of_the_stacks() -> None:
         assert span is not None and other is not None and span.size == other.size
 
 
+@pytest.mark.slow
 def test_small_googlenets() -> None:
     """Side heads where asked for; a width reaches every layer; plain has equal compute."""
     assert not any(name.startswith("side") for name in shapes("googlenet_cifar"))
@@ -571,6 +572,7 @@ def test_zero_gamma_starts_each_block_as_its_shortcut() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}])
+@pytest.mark.slow
 def test_scanned_and_rematerialised_blocks_are_the_same_net(fields: dict[str, Any]) -> None:
     small = {"blocks": (3, 3), "widths": (4, 8)}
     x = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))

@@ -53,6 +53,7 @@ def test_without_a_compiler_it_says_what_is_needed(
 
 @settings(fuzz, max_examples=40)
 @given(convolutions())
+@pytest.mark.slow
 def test_values_and_gradients_are_those_of_lax(library: Path, case: Any) -> None:
     x, w, options = case
     random = np.random.default_rng(0)
@@ -66,6 +67,7 @@ def test_values_and_gradients_are_those_of_lax(library: Path, case: Any) -> None
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.slow
 def test_a_batch_is_split_whatever_its_size(library: Path) -> None:
     x, w = np.zeros((2, 6, 6, 4), np.float32), np.zeros((3, 3, 4, 5), np.float32)
     assert "jaxcnn_conv" in str(jax.make_jaxpr(kernels.conv)(x, w))
@@ -76,6 +78,7 @@ def test_a_batch_is_split_whatever_its_size(library: Path) -> None:
         np.testing.assert_allclose(ours, lax_conv(x, w), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_alone_and_in_company(library: Path) -> None:
     """Bit for bit, as without it; in a process of its own, with two devices."""
     code = f"""

@@ -72,6 +72,7 @@ def test_a_vanishing_gradient_is_seen_below_the_root_of_the_least_float() -> Non
     assert float(probes._rms(jnp.zeros(3))) == 0
 
 
+@pytest.mark.slow
 def test_one_unit_of_a_window_of_max_pooling_takes_part_and_all_of_the_mean() -> None:
     run = override(MLP, {"model.name": "lenet5", "model.widths": "paper", "data.pad": 10})
     run = override(run, {"train.probes": ("active_share",), "train.batch_size": 16})
@@ -197,6 +198,7 @@ def test_every_point_records_every_layer_in_order(root: Path) -> None:
                 assert list(layers) == [f"fc{i}" for i in range(1, 5)] + ["output"]
 
 
+@pytest.mark.slow
 def test_probes_change_nothing_else_and_come_back_after_an_interruption(
     tmp_path: Path,
 ) -> None:

@@ -59,6 +59,7 @@ def test_a_file_holds_no_path_of_this_machine_and_its_bytes_are_stable(root: Pat
         results.collect(Launch("x/mine.py"), root / "runs", root)
 
 
+@pytest.mark.slow
 def test_everything_is_made_again_from_the_files_alone(command: Command, root: Path) -> None:
     code, out, _ = command("collect", "--all", "--out", root / "runs", "--to", root / "results")
     assert code == 0 and f"{NAME}.default.json" in out
@@ -85,6 +86,7 @@ def test_everything_is_made_again_from_the_files_alone(command: Command, root: P
     assert "| GoogLeNet has 5 million parameters |" in readme and str(root) not in readme
 
 
+@pytest.mark.slow
 def test_large_files_are_compressed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = results.collect(Launch(NAME), root / "runs", root / "results")
     whole = results.read(plain).runs

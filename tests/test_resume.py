@@ -115,6 +115,7 @@ def rows_written(folder: Path) -> int:
     return sum(len(p.read_bytes().splitlines()) for p in folder.glob("killed/*/*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_kill_at_random_moments(
     place: Path, undisturbed: dict[str, Any], environment: dict[str, str]
 ) -> None:
@@ -162,6 +163,7 @@ def test_stop_signals_save_and_say_how_to_go_on(
     assert_same(folder, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_launches_at_once(
     place: Path, undisturbed: dict[str, Any], environment: dict[str, str]
 ) -> None:
