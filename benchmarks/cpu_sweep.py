@@ -7,7 +7,8 @@
 Whole processes from start to exit: imports, data, compiling, 16 seeds of training on MNIST, a point
 of the curve (training and validation error) each epoch, the test error, what is written. Ours is
 `launch.py run`, with its checkpoints and its report: once with no compiled program kept, once with
-those of the launch before. PyTorch is the best loop known for it: a process a core, each with one
+those of the launch before; and that again with convolutions by oneDNN where `launch.py native` can
+compile them. PyTorch is the best loop known for it: a process a core, each with one
 thread and its share of the seeds, channels_last, data kept in memory as bytes, results as JSON; and
 one process with a thread a core. The fastest of PyTorch's counts. Needs the extra `parity`; nothing
 else should be running.
@@ -29,7 +30,7 @@ import contest
 from contest import CORES, ROOT
 
 QUESTION = "How long does a whole sweep of 16 LeNet-5 runs take on this CPU, beside PyTorch's?"
-COLD, WARM = "ours, first launch", "ours, later launch"
+COLD, WARM, NATIVE = "ours, first launch", "ours, later launch", "ours, oneDNN, later launch"
 APART, TOGETHER = "PyTorch, a process a core", "PyTorch, a thread a core"
 
 
@@ -63,12 +64,13 @@ EXPERIMENT = Experiment(
 """
 
 
-def ours(folder: Path, size: Size) -> None:
+def ours(folder: Path, size: Size, native: bool = False) -> None:
     path = folder / "sweep.py"
     path.write_text(EXPERIMENT.format(**size._asdict()))
     with tempfile.TemporaryDirectory(dir=folder) as out:
         command = [sys.executable, str(ROOT / "launch.py"), "run", str(path), "--out", out]
-        subprocess.run(command, check=True, capture_output=True, env=_environment(folder))
+        environment = _environment(folder) | {"JAXCNN_NATIVE": str(int(native))}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         done = list(Path(out).glob("sweep/*/*/test.json"))
         assert len(done) == size.seeds, f"{len(done)} of {size.seeds} runs have a test error"
 
@@ -155,6 +157,12 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**clean, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
 
 
+def compiled(folder: Path) -> bool:
+    """Whether convolutions by oneDNN could be compiled for the launches of `folder`."""
+    command = [sys.executable, str(ROOT / "launch.py"), "native"]
+    return subprocess.run(command, capture_output=True, env=_environment(folder)).returncode == 0
+
+
 def measure(repeats: int, size: Size) -> dict[str, list[float]]:
     """Seconds of each whole sweep, in turn."""
     seconds: dict[str, list[float]] = {}
@@ -167,6 +175,9 @@ def measure(repeats: int, size: Size) -> dict[str, list[float]]:
                 APART: lambda f=folder: pytorch(f, size, CORES),
                 TOGETHER: lambda f=folder: pytorch(f, size, 1),
             }
+            if compiled(folder):
+                contestants[NATIVE] = lambda f=folder: ours(f, size, native=True)
+                contestants[NATIVE]()  # its programs are kept, as those of WARM are
             for who, sweep in contestants.items():
                 start = time.perf_counter()
                 sweep()
@@ -192,7 +203,11 @@ def main() -> None:
     seconds = measure(1 if options.toy else options.repeats, size)
     median = {who: statistics.median(s) for who, s in seconds.items()}
     peer = min(APART, TOGETHER, key=lambda who: median[who])
-    ratios = {f"{who} / {peer}": round(median[who] / median[peer], 3) for who in (COLD, WARM)}
+    ratios = {
+        f"{who} / {peer}": round(median[who] / median[peer], 3)
+        for who in median
+        if who.startswith("ours")
+    }
     for what, value in ratios.items():
         print(f"{what}: {value:.2f}")
     if options.write:
