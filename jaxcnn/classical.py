@@ -99,12 +99,14 @@ def check(run: Run, data: Dataset) -> None:
         if path.startswith("model.") and not config.concerns(path, name):
             if config.get(run, path) != "paper":
                 raise InputError(f"{path}: {name} has no such knob; its knobs: {', '.join(own)}.")
-    for path in ("data.shift", "data.crop", "data.flip", "data.noise"):
+    for path in ("data.shift", "data.crop", "data.flip", "data.noise", "data.color"):
         if config.get(run, path) not in (0, None):
             raise InputError(
                 f"{path}: {config.get(run, path)}; {name} is fitted once, to the pictures as they"
                 " are, and has no augmentation."
             )
+    if run.train.probes:
+        raise InputError(f"train.probes: {name} has no layers and no gradients to record.")
     objective = "reconstruction" if name == "pca" else "classification"
     if run.train.objective != objective:
         raise InputError(f"train.objective: {name} has {objective!r}, not {run.train.objective!r}.")

@@ -256,6 +256,7 @@ def _facts(finished: Sequence[Record]) -> dict[str, tuple[str, ...]]:
         ),
         "device": _distinct(finished, _device),
         "host": _distinct(finished, _host),
+        "convolutions": _distinct(finished, lambda info: info.get("convolutions", "")),
         "XLA_FLAGS": _distinct(finished, lambda info: info.get("flags", "")),
         "data": _distinct(finished, _data),
     }
@@ -321,7 +322,7 @@ def _warnings(
                 f"{arm.name}: {lost} of {len(exp.seeds)} runs diverged at the chosen setting;"
                 " they have no part in means and pairs."
             )
-    compared = ["commit", "versions", "device"]
+    compared = ["commit", "versions", "device", "convolutions"]
     if not exp.resplit and not any(p.startswith("data.") for arm in exp.arms.values() for p in arm):
         compared.append("data")
     for name in compared:

@@ -121,6 +121,8 @@ def test_the_quadratic_classifier_has_all_products_of_40_components(data: Datase
         ({"model.dropout": 0.5}, "model.dropout: linear has no such knob; its knobs: ridge"),
         ({"model.gamma": 0.5}, "model.gamma: linear has no such knob"),
         ({"data.shift": 1}, "data.shift: 1; linear is fitted once"),
+        ({"data.color": 0.1}, "data.color: 0.1; linear is fitted once"),
+        ({"train.probes": ("gradient_norm",)}, "train.probes: linear has no layers"),
         ({"train.objective": "one_hot"}, "train.objective: linear has 'classification'"),
         ({"model.name": "pca"}, "train.objective: pca has 'reconstruction'"),
         ({"model.name": "knn", "model.neighbors": 201}, "model.neighbors: 201 is more than 200"),

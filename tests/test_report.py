@@ -375,15 +375,17 @@ def test_mixed_provenance_is_told_and_missing_keys_are_borne(tmp_path):
         EXPERIMENT, tune={}, predictions=(), arms={"relu": EXPERIMENT.arms["relu"]}, seeds=(0, 1, 2)
     )
     [run] = experiment.grid(lone)["relu"].values()
-    write_run(tmp_path, lone, "relu", run)
+    write_run(tmp_path, lone, "relu", run, convolutions="XLA")
     other = dataclasses.replace(run, seed=1)
-    write_run(tmp_path, lone, "relu", other, commit="4567def", dirty=True)
+    made = {"commit": "4567def", "dirty": True, "convolutions": "oneDNN 2.6.3"}
+    write_run(tmp_path, lone, "relu", other, **made)
     bare = write_run(tmp_path, lone, "relu", dataclasses.replace(run, seed=2))
     info = {"config": to_dict(dataclasses.replace(run, seed=2))}
     records.write_json(bare / "run.json", info)
     table = findings.collect(lone, tmp_path)
     assert table.warnings == (
         "The runs differ in commit: 0123abc; 4567def with uncommitted changes.",
+        "The runs differ in convolutions: XLA; oneDNN 2.6.3.",
         "1 of 3 runs were made with uncommitted changes.",
     )
     assert table.findings == () and len(cell(table, TEST, "relu").values) == 3
