@@ -7,6 +7,7 @@ so the command line can list, show and check experiments in a blink.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -326,6 +327,9 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield prefix + name, value
 
 
+_kinds = functools.cache(typing.get_type_hints)  # slow, and asked for at every field that is set
+
+
 def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
     names = [f.name for f in dataclasses.fields(config)]
     name, rest = parts[0], parts[1:]
@@ -347,7 +351,7 @@ def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
         raise InputError(
             f"{path}: {'.'.join(path.split('.')[: -len(rest)])} has no fields of its own."
         )
-    kind = typing.get_type_hints(type(config))[name]
+    kind = _kinds(type(config))[name]
     return dataclasses.replace(config, **{name: _read(kind, value, path)})
 
 

@@ -5,6 +5,7 @@ Pure data. From it follow the grid of runs, their folders and, by the validation
 setting at which each arm is compared.
 """
 
+import copy
 import dataclasses
 import importlib.util
 import itertools
@@ -400,7 +401,9 @@ def load(name: str) -> Experiment:
     for tuning in found.tune:
         if not any(tuning in tuned(found, arm) for arm in found.arms):
             raise InputError(f"{path}: tune: {tuning} concerns no arm's model.")
-    return dataclasses.replace(found, name=path.stem)
+    named = copy.copy(found)  # `replace` would check once more what was checked when it was made
+    object.__setattr__(named, "name", path.stem)
+    return named
 
 
 def _no_arm(arm: str, arms: Mapping[str, Any]) -> str:
