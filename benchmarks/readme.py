@@ -120,7 +120,7 @@ def _scaling(record: Record, name: str) -> str:
             " process held, compiling included.\n",
             f"![time and memory against runs, batch, depth and data]({name})\n",
             *(f"Failed: {words}\n" for words in failed),
-            f"{_made_with(record)}\n",
+            f"{_made_with(record)} Convolutions: {record['convolutions']}.\n",
         ]
     )
 
