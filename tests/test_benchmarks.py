@@ -135,6 +135,7 @@ def test_the_page_and_its_figures_are_made_from_the_records() -> None:
 
 ORIGIN = {
     "commit": "0123456789abcdef",
+    "convolutions": "XLA",
     "versions": {"jax": "1.2.3"},
     "device": {"platform": "cpu", "cpu": "A CPU", "cores": 2, "kind": "cpu"},
 }
@@ -166,6 +167,7 @@ def test_a_scaling_record_becomes_a_section_with_a_figure(tmp_path: Path) -> Non
     written(tmp_path, "scaling", points=points, settings=settings, toy=False)
     page, figures = readme.render(tmp_path)
     assert "## Scaling (A CPU, 2 cores)" in page and "](scaling.svg)" in page
+    assert "Convolutions: XLA." in page
     assert "resnet at depth 56: ours: ended with -9" in page
     (svg,) = figures.values()
     for words in ("runs side by side", "batch", "depth", "examples", "compiling, s", "program, MB"):
