@@ -81,12 +81,6 @@ def load(folder: Path) -> None:
     _version = library.jaxcnn_onednn().decode()
 
 
-def takes(x: jax.Array, w: jax.Array, pads: tuple[Pair, Pair]) -> bool:
-    """Padding as wide as the window, which no net has, makes some of oneDNN's code crash."""
-    thin = all(max(pad) < k for k, pad in zip(w.shape[:2], pads, strict=True))
-    return thin and x.dtype == w.dtype == jnp.float32
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv(
     x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair], groups: int

@@ -39,6 +39,7 @@ struct Plan {
   dnnl::primitive primitive;
   memory::desc pictures, maps;  // [n, h, w, c] and [n, rows, columns, o]
   memory::desc kernel, plain;   // as oneDNN wants it, and HWIO
+  memory::desc scratch;
   dnnl::primitive reorder;      // between the two, if they differ
   bool reordered;
 };
@@ -48,19 +49,30 @@ dnnl::engine& Engine() {
   return engine;
 }
 
+// Scratch memory comes from the caller. oneDNN's own belongs to the thread that made the primitive,
+// and it computes wrong numbers in another.
+dnnl::primitive_attr Attributes() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
 // oneDNN 2 describes an operation before its primitive, oneDNN 3 both at once.
 #if DNNL_VERSION_MAJOR >= 3
 template <class Primitive, class... Hint, class... Args>
 auto Describe(std::tuple<Hint...> hint, Args... args) {
   return std::apply(
-      [&](auto... h) { return typename Primitive::primitive_desc(Engine(), args..., h...); }, hint);
+      [&](auto... h) {
+        return typename Primitive::primitive_desc(Engine(), args..., h..., Attributes());
+      },
+      hint);
 }
 #else
 template <class Primitive, class... Hint, class... Args>
 auto Describe(std::tuple<Hint...> hint, Args... args) {
   return std::apply(
       [&](auto... h) {
-        return typename Primitive::primitive_desc({args...}, Engine(), h...);
+        return typename Primitive::primitive_desc({args...}, Attributes(), Engine(), h...);
       },
       hint);
 }
@@ -77,7 +89,6 @@ Plan Make(Kind kind, const Shape& s) {
   memory::desc any(size, f32, Tag::any);
   memory::dims stride{s.down, s.right}, low{s.top, s.left}, high{s.bottom, s.behind};
 
-  // forward_training for evaluation, too: Debian's 2.6 gives wrong numbers for the other.
   auto forward = Describe<dnnl::convolution_forward>(
       std::tuple<>(), dnnl::prop_kind::forward_training, direct, src, any, dst, stride, low, high);
   Plan plan;
@@ -86,16 +97,19 @@ Plan Make(Kind kind, const Shape& s) {
     while (s.c / g < 16 && std::string(forward.impl_info_str()).starts_with("brg"))
       if (!forward.next_impl()) break;
     plan.kernel = forward.weights_desc();
+    plan.scratch = forward.scratchpad_desc();
     plan.primitive = dnnl::convolution_forward(forward);
   } else if (kind == kInput) {
     auto d = Describe<dnnl::convolution_backward_data>(
         std::make_tuple(forward), direct, src, any, dst, stride, low, high);
     plan.kernel = d.weights_desc();
+    plan.scratch = d.scratchpad_desc();
     plan.primitive = dnnl::convolution_backward_data(d);
   } else {
     auto d = Describe<dnnl::convolution_backward_weights>(
         std::make_tuple(forward), direct, src, any, dst, stride, low, high);
     plan.kernel = d.diff_weights_desc();
+    plan.scratch = d.scratchpad_desc();
     plan.primitive = dnnl::convolution_backward_weights(d);
   }
   plan.pictures = src;
@@ -153,8 +167,8 @@ void Parallel(ffi::ThreadPool& pool, int64_t n, std::function<void(int64_t)> f) 
 }
 
 float* Scratch(size_t bytes, int slot) {  // kept by each thread
-  thread_local std::vector<float> kept[2];
-  if (kept[slot].size() * sizeof(float) < bytes) kept[slot].resize(bytes / sizeof(float));
+  thread_local std::vector<float> kept[3];
+  if (kept[slot].size() * sizeof(float) < bytes) kept[slot].resize(bytes / sizeof(float) + 1);
   return kept[slot].data();
 }
 
@@ -191,20 +205,24 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     const Plan& plan = Get(kind, block(i));
     dnnl::stream stream(Engine());
     const int64_t at = i * each;
+    auto scratch = bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
     if (kind == kForward) {
       plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
                                       {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
-                                      {DNNL_ARG_DST, bind(plan.maps, out + at * map)}});
+                                      {DNNL_ARG_DST, bind(plan.maps, out + at * map)},
+                                      {DNNL_ARG_SCRATCHPAD, scratch}});
     } else if (kind == kInput) {
       plan.primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, bind(plan.pictures, out + at * picture)},
                                       {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
-                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)}});
+                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)},
+                                      {DNNL_ARG_SCRATCHPAD, scratch}});
     } else {
       sums[i].resize(weights);
       float* to = plan.reordered ? Scratch(plan.kernel.get_size(), 1) : sums[i].data();
       plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
                                       {DNNL_ARG_DIFF_WEIGHTS, bind(plan.kernel, to)},
-                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)}});
+                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)},
+                                      {DNNL_ARG_SCRATCHPAD, scratch}});
       if (plan.reordered)
         plan.reorder.execute(stream, {{DNNL_ARG_FROM, bind(plan.kernel, to)},
                                       {DNNL_ARG_TO, bind(plan.plain, sums[i].data())}});
