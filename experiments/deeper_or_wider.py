@@ -26,7 +26,7 @@ EXPERIMENT = Experiment(
         "wide": {"model.blocks": (1, 1, 1), "model.widths": (15, 30, 60)},
     },
     tune={"optim.lr": (0.03, 0.1, 0.3, 1.0)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(Prediction(ERROR, "deep", than="wide", published=WRN, source=SOURCE),),
     presets={
         "quick": {
@@ -34,10 +34,11 @@ EXPERIMENT = Experiment(
             "base.data.shift": 1,
             "base.data.train_examples": 10_000,
             "base.data.validation_examples": 2000,
-            "base.train.batch_size": 64,
-            "base.train.steps": 400,
-            "base.train.eval_every": 200,
+            "base.train.batch_size": 32,
+            "base.train.steps": 600,
+            "base.train.eval_every": 300,
             "base.train.eval_train_examples": 1000,
+            "seeds": range(6),
         },
         "paper": {"base.train.epochs": 180.0, "tune_seeds": (0, 1)},
     },

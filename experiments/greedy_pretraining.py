@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
             "base.train.epochs": 20.0,
             "base.data.train_examples": 10_000,
             "base.train.eval_train_examples": 1000,
-            "seeds": range(3),
+            "seeds": range(5),
         },
         "paper": {"base.train.epochs": 100.0, "seeds": range(10)},
     },

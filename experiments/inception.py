@@ -25,7 +25,7 @@ EXPERIMENT = Experiment(
         "plain": {"model.name": "googlenet_cifar_plain"},
     },
     tune={"optim.lr": (0.03, 0.1, 0.3, 1.0)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(
         Prediction(
             ERROR, "inception", than="plain", published=NONE, source="Szegedy et al. 2015"
@@ -39,9 +39,10 @@ EXPERIMENT = Experiment(
             "base.data.train_examples": 10_000,
             "base.data.validation_examples": 1000,
             "base.train.batch_size": 32,
-            "base.train.steps": 300,
-            "base.train.eval_every": 150,
+            "base.train.steps": 400,
+            "base.train.eval_every": 200,
             "base.train.eval_train_examples": 1000,
+            "seeds": range(6),
         },
         "paper": {"base.train.epochs": 150.0, "seeds": range(10)},
     },

@@ -67,7 +67,7 @@ EXPERIMENT = Experiment(
             "base.train.eval_train_examples": 500,
             "base.data.train_examples": 10_000,
             "base.data.validation_examples": 1000,
-            "seeds": range(3),
+            "seeds": range(5),
         },
         "paper": {"base.train.epochs": 20.0, "tune_seeds": (0, 1, 2)},
     },

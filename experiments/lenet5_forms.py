@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
             "base.data.train_examples": 20_000,
             "base.train.eval_every": 125,
             "base.train.eval_train_examples": 1000,
-            "seeds": range(3),
+            "seeds": range(7),
         },
         "paper": {"base.train.epochs": 20.0, "tune_seeds": (0, 1)},
     },

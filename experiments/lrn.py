@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     ),
     arms={"lrn": {"model.lrn": "krizhevsky2012"}, "none": {"model.lrn": None}},
     tune={"optim.lr": (0.01, 0.03, 0.1, 0.3)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(
         Prediction(
             ERROR, "lrn", than="none", published=PAPER,
@@ -37,11 +37,11 @@ EXPERIMENT = Experiment(
             "base.data.resize": 16,
             "base.data.train_examples": 6000,
             "base.data.validation_examples": 2000,
-            "base.train.batch_size": 64,
-            "base.train.steps": 600,
-            "base.train.eval_every": 200,
+            "base.train.batch_size": 32,
+            "base.train.steps": 1000,
+            "base.train.eval_every": 250,
             "base.train.eval_train_examples": 1000,
-            "seeds": range(6),
+            "seeds": range(8),
         },
         "paper": {
             "base.model.dropout": 0.5,

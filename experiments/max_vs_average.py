@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
             "base.train.epochs": 8.0,
             "base.train.eval_every": 50,
             "base.train.eval_train_examples": 1000,
-            "seeds": range(6),
+            "seeds": range(7),
         },
         "paper": {"base.train.epochs": 30.0, "tune_seeds": (0, 1), "seeds": range(10)},
     },

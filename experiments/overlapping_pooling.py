@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
     ),
     arms={"overlapping": {}, "separate": {"model.pool_window": 2}},
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(
         Prediction(
             Measure("final", "train"), "overlapping", than="separate", direction="greater"
@@ -42,11 +42,11 @@ EXPERIMENT = Experiment(
             "base.data.resize": 16,
             "base.data.train_examples": 4000,
             "base.data.validation_examples": 2000,
-            "base.train.batch_size": 64,
-            "base.train.steps": 900,
-            "base.train.eval_every": 300,
+            "base.train.batch_size": 32,
+            "base.train.steps": 1500,
+            "base.train.eval_every": 500,
             "base.train.eval_train_examples": 4000,
-            "seeds": range(5),
+            "seeds": range(6),
         },
         "paper": {"base.train.epochs": 90.0, "base.optim.weight_decay": 5e-4, "seeds": range(10)},
     },

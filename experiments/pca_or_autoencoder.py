@@ -41,11 +41,12 @@ EXPERIMENT = Experiment(
     presets={
         "quick": {
             "base.train.batch_size": 64,
-            "base.train.steps": 300,
-            "base.train.eval_every": 150,
+            "base.train.steps": 2500,
+            "base.train.eval_every": 500,
             "base.train.eval_train_examples": 1000,
             "base.data.train_examples": 20_000,
             "base.data.validation_examples": 1000,
+            "seeds": range(3),
         },
         "paper": {"base.train.epochs": 200.0, "tune_seeds": (0, 1)},
     },

@@ -48,7 +48,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 250,
             "base.train.eval_every": 125,
             "base.train.eval_train_examples": 500,
-            "seeds": range(3),
+            "seeds": range(5),
         },
         "paper": {
             "base.train.steps": 64_000,

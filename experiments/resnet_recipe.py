@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 400,
             "base.train.eval_every": 50,
             "base.train.eval_train_examples": 500,
-            "seeds": range(4),
+            "seeds": range(5),
         },
         "paper": {
             "base.train.steps": 64_000,

@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
     ),
     arms={"side_heads": {"model.side_heads": True}, "none": {"model.side_heads": False}},
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(
         Prediction(
             ERROR, "side_heads", than="none", published=PAPER,
@@ -43,6 +43,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 60,
             "base.train.eval_train_examples": 500,
+            "seeds": range(6),
         },
         "paper": {"base.train.epochs": 150.0, "seeds": range(10)},
     },

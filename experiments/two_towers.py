@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
         "one_tower": {},
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
-    tune_seeds=(0,),
+    tune_seeds=(0, 1),
     predictions=(
         Prediction(
             ERROR, "two_towers", than="half_width", published=PAPER,
@@ -43,10 +43,11 @@ EXPERIMENT = Experiment(
             "base.data.shift": 1,
             "base.data.train_examples": 20_000,
             "base.data.validation_examples": 2000,
-            "base.train.batch_size": 64,
-            "base.train.steps": 600,
-            "base.train.eval_every": 300,
+            "base.train.batch_size": 32,
+            "base.train.steps": 1000,
+            "base.train.eval_every": 500,
             "base.train.eval_train_examples": 1000,
+            "seeds": range(8),
         },
         "paper": {"base.train.epochs": 90.0, "base.optim.weight_decay": 5e-4, "seeds": range(10)},
     },
