@@ -58,6 +58,20 @@ EXPERIMENT = Experiment(
             "base.train.eval_train_examples": 1000,
             "seeds": range(6),
         },
+        # quick's nets for 96 epochs in place of 11: a regulariser that is judged before there is
+        # anything to regularise looks harmful
+        "converged": {
+            "base.model.widths": (12, 24, 24, 24, 24),
+            "base.model.head": (128,),
+            "base.data.resize": 16,
+            "base.data.train_examples": 1000,
+            "base.data.validation_examples": 2000,
+            "base.train.batch_size": 32,
+            "base.train.steps": 3000,
+            "base.train.eval_train_examples": 1000,
+            "tune_seeds": (0,),
+            "seeds": range(5),
+        },
         "paper": {
             "base.data.train_examples": 45_000,
             "base.train.steps": 30_000,

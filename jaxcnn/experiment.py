@@ -164,6 +164,7 @@ class Experiment:
     tune_seeds: tuple[int, ...] = (0, 1, 2)
     tune_by: Measure = Measure("final", "validation")
     resplit: bool = False  # each seed has its own split of the data: data.split_seed is the seed
+    caveat: str = ""  # why a verdict may differ from the source's; told beside those that do
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     name: str = ""  # the file's name
 

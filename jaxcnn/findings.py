@@ -82,6 +82,7 @@ class Table:
     arms: tuple[Arm, ...]
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...]
+    caveat: str  # the experiment's; '' where every prediction is supported, or none was tested
     metric: str  # of the curves
     curves: Mapping[str, Mapping[str, Curve]]  # split -> arm -> curve
     depths: Mapping[str, Mapping[str, Mapping[str, Depth]]]  # probe -> point -> arm -> by layer
@@ -125,6 +126,7 @@ def collect(exp: Experiment, source: Path | Read, command: str = "") -> Table:
         where = f" under {source}/" if isinstance(source, Path) else ""
         raise InputError(f"no {what} of {exp.name}{where}. Run: python launch.py run {exp.name}")
     cells = tuple(_cell(m, arm, chosen[arm]) for m in exp.measures() for arm in chosen)
+    found = _findings(exp, cells)
     metric = "loss" if {p.measure.metric for p in exp.predictions} == {"loss"} else "error"
     facts, made = _facts(finished), _distinct(finished, lambda info: info.get("command", ""))
     return Table(
@@ -133,7 +135,8 @@ def collect(exp: Experiment, source: Path | Read, command: str = "") -> Table:
         source=exp.source,
         arms=tuple(arms),
         cells=cells,
-        findings=_findings(exp, cells),
+        findings=found,
+        caveat=exp.caveat if any(f.verdict.word != "supported" for f in found) else "",
         metric=metric,
         curves={split: _curves(chosen, split, metric) for split in ("train", "validation")},
         depths=_depths(exp, chosen),

@@ -106,7 +106,8 @@ def _row(entry: Entry) -> list[list[str]]:
     table, found = entry.table, entry.table.findings
     ours = [report.effect(finding) for finding in found]
     return [
-        *([table.claim], [table.source], [str(finding.prediction) for finding in found]),
+        [table.claim, *([report.CAVEAT + table.caveat] if table.caveat else [])],
+        *([table.source], [str(finding.prediction) for finding in found]),
         [_published(finding) or "-" for finding in found],
         *([effect for effect, _ in ours], [span for _, span in ours]),
         *([str(finding.pair.n) for finding in found], [f.verdict.word for f in found]),
@@ -183,10 +184,13 @@ def _experiment(entry: Entry) -> str:
         (f.verdict.word, report.sentence(f), f"Published: {p}" if (p := _published(f)) else "")
         for f in table.findings
     ]
-    return _claim(table.claim, f"{table.source}. {_runs(table)}.", entry.page, lines)
+    source = f"{table.source}. {_runs(table)}."
+    return _claim(table.claim, source, entry.page, lines, report.caveat(table))
 
 
-def _claim(claim: str, source: str, link: str, verdicts: Sequence[tuple[str, str, str]]) -> str:
+def _claim(
+    claim: str, source: str, link: str, verdicts: Sequence[tuple[str, str, str]], after: str = ""
+) -> str:
     text = page.in_html
     name = f'<a href="{html.escape(link, quote=True)}">{text(claim)}</a>' if link else text(claim)
     items = "".join(
@@ -196,7 +200,7 @@ def _claim(claim: str, source: str, link: str, verdicts: Sequence[tuple[str, str
         for word, ours, said in verdicts
     )
     source = f'<p class="source">{text(source)}</p>'
-    return f'<li><h3>{name}</h3>{source}<ul class="findings">{items}</ul></li>'
+    return f'<li><h3>{name}</h3>{source}<ul class="findings">{items}</ul>{after}</li>'
 
 
 def _badges(entries: Sequence[Entry]) -> str:
@@ -225,7 +229,7 @@ def _counts(entries: Sequence[Entry]) -> str:
     predictions = sum(len(entry.table.findings) for entry in entries)
     words = ", ".join(f"{n} {word}" for word, n in _count(entries).items())
     return (
-        f"{len(entries)} claims on trial by experiment, with {predictions} predictions;"
+        f"{len({entry.table.name for entry in entries})} claims on trial by experiment, with {predictions} predictions;"
         f" {len(calculated.CLAIMS)} decided by calculation: {words}"
     )
 

@@ -34,6 +34,7 @@ SAME = (
     " That arms are the same within a margin rests on two one-sided t-tests, significant where the"
     " 90 % interval lies within it; a difference shown to be beyond the margin refutes it."
 )
+CAVEAT = "Why it may differ from the source: "
 CURVES = "Mean over seeds of each arm at its chosen setting; the band is the 95 % interval."
 
 
@@ -51,6 +52,8 @@ def show(table: Table, console: Console) -> None:
         console.print(Text.assemble((word, style), ": ", sentence(finding)))
         if finding.prediction.published:
             console.print(Text(published(finding), style="dim"))
+    if table.caveat:
+        console.print(Text(CAVEAT + table.caveat))
     for warning in table.warnings:
         console.print(Text.assemble(("note: ", "yellow"), warning))
 
@@ -112,6 +115,7 @@ def markdown(table: Table) -> str:
         f"- **{finding.verdict.word}**: {text(f'{sentence(finding)} {published(finding)}'.strip())}"
         for finding in table.findings
     ]
+    parts += [CAVEAT + text(table.caveat)] if table.caveat else []
     if any(table.curves.values()):
         parts.append(f"![Learning curves](curves.png)\n\n{CURVES}")
     parts += [
@@ -141,7 +145,11 @@ def _html(table: Table, figures: Mapping[str, str]) -> str:
     ]
     if findings:
         parts.append(
-            page.section("Verdicts", '<ul class="findings">\n' + "\n".join(findings) + "\n</ul>")
+            page.section(
+                "Verdicts",
+                '<ul class="findings">\n' + "\n".join(findings) + "\n</ul>",
+                caveat(table),
+            )
         )
     if "curves" in figures:
         parts.append(page.section("Learning curves", figures["curves"]))
@@ -157,6 +165,11 @@ def _html(table: Table, figures: Mapping[str, str]) -> str:
     return page.document(table.claim, "\n".join(filter(None, parts)))
 
 
+def caveat(table: Table) -> str:
+    """As a paragraph of the page; '' where there is none to tell."""
+    return f"<p>{page.in_html(CAVEAT + table.caveat)}</p>" if table.caveat else ""
+
+
 def _latex(table: Table) -> str:
     r"""For \input; needs booktabs, and longtable where a table is long."""
     items = [
@@ -167,6 +180,8 @@ def _latex(table: Table) -> str:
     parts = [r"% \usepackage{booktabs, longtable}"]
     if items:
         parts.append("\n".join([r"\begin{itemize}", *items, r"\end{itemize}"]))
+    if table.caveat:
+        parts.append(CAVEAT + page.in_latex(table.caveat))
     return "\n".join([*parts, *(page.latex(sheet) for sheet in _sheets(table) if sheet.rows)])
 
 

@@ -196,6 +196,23 @@ def test_findings(table):
     assert report.published(table.findings[1]) == ""
 
 
+def test_why_a_verdict_may_differ_is_told_beside_those_that_do(root, tmp_path):
+    said = "20 epochs_here & 90 in the paper."
+    exp = dataclasses.replace(EXPERIMENT, caveat=said, presets={})
+    differs = findings.collect(exp, root)
+    paths = report.write(differs, tmp_path)
+    texts = {path.suffix: path.read_text() for path in paths if path.suffix in (".md", ".tex")}
+    page = (tmp_path / "index.html").read_text()
+    assert "the source: 20 epochs_here & 90 in the paper." in texts[".md"]
+    assert "the source: 20 epochs\\_here \\& 90 in the paper." in texts[".tex"]
+    assert "the source: 20 epochs_here &amp; 90 in the paper." in page
+    assert said in " ".join(printed(differs).split())
+
+    held = dataclasses.replace(exp, predictions=exp.predictions[:1])
+    assert [f.verdict.word for f in findings.collect(held, root).findings] == ["supported"]
+    assert said not in printed(findings.collect(held, root))
+
+
 def test_the_table_says_what_it_stands_on_and_with_what_it_was_made(table):
     assert (table.finished, table.expected) == (27, 27)
     assert table.seconds == pytest.approx(54)
