@@ -40,6 +40,10 @@ EXPERIMENT = Experiment(
         Prediction(ERROR, "greedy", than="scaled"),
         Prediction(ERROR, "greedy", than="relu"),
     ),
+    caveat=(
+        "ReLU and He's weights came after the claim, which is from 2006; it speaks of sigmoid "
+        "nets from small weights."
+    ),
     presets={
         "quick": {
             "base.train.epochs": 20.0,

@@ -31,6 +31,10 @@ EXPERIMENT = Experiment(
             ERROR, "inception", than="plain", published=NONE, source="Szegedy et al. 2015"
         ),
     ),
+    caveat=(
+        "The published net saves parameters and compute at a given error and was never "
+        "compared at equal compute; 400 steps are the beginning of a training."
+    ),
     presets={
         "quick": {
             "base.model.width_multiplier": 0.25,

@@ -30,6 +30,10 @@ EXPERIMENT = Experiment(
         Prediction(STEPS, "max", than="average", published=NONE),
         Prediction(ERROR, "max", than="average"),
     ),
+    caveat=(
+        "Each kind of pooling has a learning rate of its own; a rate that suits one of them "
+        "alone makes the other look worse."
+    ),
     presets={
         "quick": {
             "base.data.train_examples": 6000,

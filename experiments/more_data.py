@@ -30,6 +30,10 @@ EXPERIMENT = Experiment(
             SIZES[:-1], SIZES[1:], (SUN, "", ""), (SOURCE, "", ""), strict=True
         )
     ),
+    caveat=(
+        "600 steps of 64 see 38,400 pictures, each of 32,000 once: there the number of steps "
+        "is what lacks, and the published curve is of trainings to the end."
+    ),
     presets={
         "quick": {
             "base.data.validation_examples": 2000,

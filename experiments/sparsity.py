@@ -56,6 +56,10 @@ EXPERIMENT = Experiment(
             source="Srivastava 2014, appendix A.2",
         ),
     ),
+    caveat=(
+        "No paper compares the three; the variance of an update is measured once, at the end "
+        "of 120 steps, and differs much by the seed."
+    ),
     presets={
         "quick": {
             "base.train.steps": 120,

@@ -36,6 +36,10 @@ EXPERIMENT = Experiment(
         ),
         Prediction(ERROR, "stacked_7x7", than="single_7x7"),
     ),
+    caveat=(
+        "Nets of 8 to 32 maps at 16 pixels, where one 5x5 or 7x7 sees most of the map and has "
+        "the more weights; the published figure is of VGG's B on ImageNet."
+    ),
     presets={
         "quick": {
             "base.model.widths": (8, 16, 32),

@@ -37,6 +37,10 @@ EXPERIMENT = Experiment(
         ),
         Prediction(ERROR, "one_tower", than="two_towers"),
     ),
+    caveat=(
+        "The prediction about one tower is ours, not the paper's; it has more weights, and "
+        "1,000 steps do not tell them apart."
+    ),
     presets={
         "quick": {
             "base.data.resize": 16,
