@@ -19,7 +19,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,21 +134,20 @@ def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record
     """JSON, a line a run: differences between versions can be read. Keys keep their order: that of
     a probe's layers is the net's.
     """
+    seeds = dict.fromkeys((*exp.tune_seeds, *exp.seeds))
     labels = {
-        (arm, run): label
+        (arm, own): label
         for arm, settings in experiment.grid(exp).items()
         for label, run in settings.items()
+        for own in experiment.seeded(exp, run, sorted(seeds))
     }
     settings: list[Any] = []
     environments: list[Any] = []
     runs = []
-    order = list(labels)
 
-    def place(item: tuple[tuple[str, Run], Record]) -> tuple[int, int]:
-        (arm, run), _ = item
-        return order.index((arm, replace(run, seed=0))), run.seed
-
-    for (arm, run), record in sorted(used.items(), key=place):
+    for (arm, run), label in labels.items():
+        if (record := used.get((arm, run))) is None:
+            continue
         if Path(run.data.name).is_absolute():
             raise InputError(
                 f"data.name: {run.data.name!r} is a path of this machine, which no committed"
@@ -157,7 +156,7 @@ def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record
         info = dict(record.info)
         config = {k: v for k, v in info["config"].items() if k != "seed"}
         setting = {k: info.pop(k) for k in OF_SETTING if k in info} | {"config": config}
-        setting["setting"] = labels[arm, replace(run, seed=0)]
+        setting["setting"] = label
         own = {k: info.pop(k) for k in OF_RUN if k in info}
         own |= {"seed": run.seed, "result": record.result, "test": record.test}
         own["name"] = _name(exp, arm, run)

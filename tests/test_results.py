@@ -45,6 +45,27 @@ def test_the_table_is_the_same_as_from_the_folders(root: Path) -> None:
     assert repr(dataclasses.replace(ours, **same)) == repr(dataclasses.replace(theirs, **same))
 
 
+def test_seeds_may_have_splits_of_their_own(root: Path) -> None:
+    own = dataclasses.replace(EXPERIMENT, resplit=True)
+    text = "import dataclasses\nfrom test_report import EXPERIMENT as E\n"
+    text += "EXPERIMENT = dataclasses.replace(E, resplit=True)\n"
+    (root / "experiments" / f"{NAME}.py").write_text(text)
+    for arm, settings in experiment.grid(own).items():
+        for run in settings.values():
+            for seeded in experiment.seeded(own, run, own.seeds):
+                write_run(root / "resplit", own, arm, seeded)
+    stored = results.read(results.collect(Launch(NAME), root / "resplit", root / "results"))
+    found = findings.collect(stored.launch.experiment(), stored.reader())
+    splits = {run.info["config"]["data"]["split_seed"] for run in stored.runs.values()}
+    assert found.finished == found.expected == len(stored.runs) and splits == {*own.seeds}
+
+
+def test_the_committed_readme_is_made_of_the_committed_records() -> None:
+    folder = Path(__file__).resolve().parent.parent / "results"
+    found = overview.entries(folder)
+    assert found and (folder / "README.md").read_text() == overview.readme(found)
+
+
 def test_a_file_holds_no_path_of_this_machine_and_its_bytes_are_stable(root: Path) -> None:
     path = results.collect(Launch(NAME), root / "runs", root / "results")
     text = path.read_text()
