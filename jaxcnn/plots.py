@@ -7,6 +7,7 @@ Matplotlib's Figure objects, no pyplot and no global state; the same numbers giv
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -204,34 +205,38 @@ LIMIT = 30.0  # of the axis; what lies beyond is drawn at its end
 
 def effects(experiments: Mapping[str, Sequence[Effect]]) -> Figure:
     """A forest: experiment -> its predictions, a line each with a point at d and its interval; to
-    the right of 0 is what was predicted. The axis is linear up to 1, logarithmic beyond.
+    the right of 0 is what was predicted. The axis is linear up to 1, logarithmic beyond. What was
+    predicted stands above its line, so that a phone shows both.
     """
-    lines = sum(1.3 + len(shown) for shown in experiments.values())
+    place = 0.0
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(9.2, 1.1 + 0.24 * lines), layout="constrained")
+        figure = Figure(layout="constrained")
         ax = figure.subplots()
-        place, names = 0.0, []
+
+        def write(text: str, weight: str) -> None:
+            beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            ax.text(0, place, text, weight=weight, **beside)
+
         for name, shown in experiments.items():
-            names.append((place, name, "bold"))
+            write(name, "bold")
             for label, d, low, high, verdict in shown:
-                place += 1
-                names.append((place, label, "normal"))
+                for line in textwrap.wrap(label, 78):
+                    place += 0.85
+                    write(line, "normal")
+                place += 0.65
                 colour, marker, fill = VERDICTS[verdict]
                 ends = [min(max(x, -LIMIT), LIMIT) for x in (low, high, d)]
                 ax.plot(ends[:2], [place] * 2, color=colour, linewidth=1.4)
                 look: Any = {"ms": 5.5, "mfc": fill, "mec": colour}
                 ax.plot(ends[2], place, marker, clip_on=False, **look)
-            place += 1.3
-        ax.axvline(0, color=INK, linewidth=0.8)
-        ax.set(ylim=(place - 0.6, -0.9), xlim=(-LIMIT, LIMIT))
+            place += 1.4
+        figure.set_size_inches(5.2, 1.1 + 0.22 * place)
+        ax.axvline(0, color=INK, linewidth=0.8, zorder=1)
+        ax.set(yticks=[], ylim=(place - 0.6, -0.9), xlim=(-LIMIT, LIMIT))
         ax.set_xscale("symlog", linthresh=1, linscale=0.8)
         ticks = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
         ax.set_xticks(ticks, [f"{x:g}".replace("-", "\N{MINUS SIGN}") for x in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_yticks([y for y, _, _ in names], [text for _, text, _ in names], fontsize=8.5)
-        for text, (_, _, weight) in zip(ax.get_yticklabels(), names, strict=True):
-            text.set_fontweight(weight)
-        ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.grid(axis="x")
         ax.set_axisbelow(True)
