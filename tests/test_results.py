@@ -60,12 +60,6 @@ def test_seeds_may_have_splits_of_their_own(root: Path) -> None:
     assert found.finished == found.expected == len(stored.runs) and splits == {*own.seeds}
 
 
-def test_the_committed_readme_is_made_of_the_committed_records() -> None:
-    folder = Path(__file__).resolve().parent.parent / "results"
-    found = overview.entries(folder)
-    assert found and (folder / "README.md").read_text() == overview.readme(found)
-
-
 def test_a_file_holds_no_path_of_this_machine_and_its_bytes_are_stable(root: Path) -> None:
     path = results.collect(Launch(NAME), root / "runs", root / "results")
     text = path.read_text()
