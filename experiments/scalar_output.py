@@ -11,6 +11,12 @@ from jaxcnn.config import Data, Model, Optim, Run, Train
 from jaxcnn.experiment import Experiment, Measure, Prediction
 
 ERROR = Measure("final", "test")
+QUICK = {
+    "base.train.steps": 300,
+    "base.train.eval_every": 100,
+    "base.train.eval_train_examples": 1000,
+    "base.data.validation_examples": 1000,
+}
 
 EXPERIMENT = Experiment(
     claim="A one-hot output is better than one scalar output",
@@ -37,21 +43,9 @@ EXPERIMENT = Experiment(
         "so that pairs differ by up to 80 points."
     ),
     presets={
-        "quick": {
-            "base.train.steps": 300,
-            "base.train.eval_every": 100,
-            "base.train.eval_train_examples": 1000,
-            "base.data.validation_examples": 1000,
-        },
+        "quick": QUICK,
         # by one seed, the rate chosen for a scalar output is one at which other seeds diverge
-        "by_three_seeds": {
-            "base.train.steps": 300,
-            "base.train.eval_every": 100,
-            "base.train.eval_train_examples": 1000,
-            "base.data.validation_examples": 1000,
-            "tune_seeds": (0, 1, 2),
-            "seeds": range(9),
-        },
+        "by_three_seeds": {**QUICK, "tune_seeds": (0, 1, 2), "seeds": range(9)},
         "paper": {"base.train.epochs": 20.0, "tune_seeds": (0, 1, 2), "seeds": range(10)},
     },
 )

@@ -228,10 +228,10 @@ def _effects(table: Table) -> list[tuple[str, float, float, float, str]]:
 def _counts(entries: Sequence[Entry]) -> str:
     predictions = sum(len(entry.table.findings) for entry in entries)
     words = ", ".join(f"{n} {word}" for word, n in _count(entries).items())
-    trials = len({entry.table.name for entry in entries})
+    names = {entry.table.name for entry in entries}
     return (
-        f"{trials} claims on trial by experiment, with {predictions} predictions;"
-        f" {len(calculated.CLAIMS)} decided by calculation: {words}"
+        f"{len(names)} experiments put claims on trial, with {predictions} predictions in all;"
+        f" {len(calculated.CLAIMS)} claims are decided by calculation: {words}"
     )
 
 

@@ -134,12 +134,12 @@ def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record
     """JSON, a line a run: differences between versions can be read. Keys keep their order: that of
     a probe's layers is the net's.
     """
-    seeds = dict.fromkeys((*exp.tune_seeds, *exp.seeds))
+    seeds = sorted({*exp.tune_seeds, *exp.seeds})
     labels = {
         (arm, own): label
         for arm, settings in experiment.grid(exp).items()
         for label, run in settings.items()
-        for own in experiment.seeded(exp, run, sorted(seeds))
+        for own in experiment.seeded(exp, run, seeds)
     }
     settings: list[Any] = []
     environments: list[Any] = []

@@ -143,10 +143,8 @@ def test_kill_at_random_moments(
     assert kills >= 10
 
 
-SIGTERM = pytest.param(signal.SIGTERM, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_signals_save_and_say_how_to_go_on(
     number: signal.Signals, place: Path, undisturbed: dict[str, Any], environment: dict[str, str]
 ) -> None:
