@@ -19,6 +19,7 @@ Examples:
 import contextlib
 import errno
 import functools
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -510,7 +511,11 @@ def _overview(
 
 
 if __name__ == "__main__":
-    if "--debug" not in sys.argv:
-        # After an error, what libraries' threads still try in vain is not the user's concern.
-        sys.unraisablehook = lambda _: None
-    sys.exit(main())
+    code = main()
+    if code:
+        # All is written and told. Libraries' threads that still try in vain, on a full disk say,
+        # could hold the exit up for ever.
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)

@@ -149,6 +149,25 @@ def test_run_writes_everything_and_report_makes_it_again(command: Launch, tmp_pa
     assert code == 0 and (reports / "table.csv").read_bytes() == before
 
 
+def test_an_error_ends_the_program_though_a_thread_goes_on(environment: dict) -> None:
+    """As a checkpoint's does at times that cannot be written."""
+    program = """if True:
+        import runpy, sys, threading
+        threading.Thread(target=threading.Event().wait).start()
+        sys.argv = ["launch.py", "run", "nothing"]
+        runpy.run_path("launch.py", run_name="__main__")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2 and ended.stderr.startswith("error: nothing: no such experiment")
+
+
 @pytest.mark.slow
 def test_a_full_disk_is_code_1_and_loses_nothing(tmp_path: Path, environment: dict) -> None:
     """A real file system of 3 MB, where this machine lets us mount one."""

@@ -178,6 +178,7 @@ def test_two_launches_at_once(
         assert [row["step"] for row in lines] == list(range(0, 106, 7))
 
 
+@pytest.mark.slow
 def test_a_launch_runs_only_what_is_missing(
     place: Path, undisturbed: dict[str, Any], environment: dict[str, str]
 ) -> None:
