@@ -136,14 +136,16 @@ def run(
         failed[exp.name] = error
         console.print(f"[bold red]failed:[/] {exp.name}; the others go on")
 
+    possible: dict[str, Experiment] = {}  # with the arms that are for this launch's devices
     work: dict[str, tuple[int, int]] = {}  # run-steps left, and in all
     datasets = {}
     with console.status("reading the data, tracing the programs"):
         for exp in selected:
             try:
-                datasets = train.load_data(sweep.all_runs(exp), data_dir)
-                train.check(sweep.all_runs(exp), datasets)
-                work[exp.name] = sweep.work(exp, out, datasets)
+                own = possible[exp.name] = sweep.here(exp)
+                datasets = train.load_data(sweep.all_runs(own), data_dir)
+                train.check(sweep.all_runs(own), datasets)
+                work[exp.name] = sweep.work(own, out, datasets)
             except Exception as error:
                 fails(exp, error)
     planned = [exp for exp in selected if exp.name in work]
@@ -155,10 +157,17 @@ def run(
             of = f" ({i + 1} of {len(planned)})" if len(planned) > 1 else ""
             display.begin(exp.name + of, total - ahead)
             ahead -= work[exp.name][0]
+            own = possible[exp.name]
+            if left_out := [arm for arm in exp.arms if arm not in own.arms]:
+                console.print(
+                    f"[yellow]note:[/] {exp.name}: left to a launch on another device"
+                    f" (train.device): {', '.join(left_out)}",
+                    soft_wrap=True,
+                )
             try:
                 if len(planned) > 1:  # not all are kept: together they may not fit
-                    datasets = train.load_data(sweep.all_runs(exp), data_dir)
-                for tick in sweep.run(exp, out, datasets, stop=stop, **options):
+                    datasets = train.load_data(sweep.all_runs(own), data_dir)
+                for tick in sweep.run(own, out, datasets, stop=stop, **options):
                     display.tick(*tick)
                 if tensorboard:
                     board.write(exp, out)

@@ -146,6 +146,8 @@ class Train:
     # of what is computed; parameters, statistics and losses are float32 in any case
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: by the device
     probes: tuple[str, ...] = ()  # of PROBES: what each point of the curve records layer by layer
+    # what the run is to be timed on: a launch leaves the arms of other devices to other launches
+    device: Literal["any", "cpu", "gpu", "tpu"] = "any"
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,13 @@ class Measure:
     `final`: the last point of the curve; `mean`: the mean over the curve's points, a measure of
     speed that is defined for every run; `steps_to`: the first step at which the error is at most
     `target`, linear between points, and the whole budget for a run that never gets there; `gap`:
-    test minus training error; `probe`: what `probe` recorded of the training step (probes.py) at
-    the `at` point of the curve, in its first or last layer, as the mean over all layers, or as the
-    ratio of the first to the last.
+    test minus training error; `step_time`: seconds of a training step, the mean over the curve's
+    points but the first, which holds what is done once; `probe`: what `probe` recorded of the
+    training step (probes.py) at the `at` point of the curve, in its first or last layer, as the
+    mean over all layers, or as the ratio of the first to the last.
     """
 
-    kind: Literal["final", "mean", "steps_to", "gap", "probe"]
+    kind: Literal["final", "mean", "steps_to", "gap", "step_time", "probe"]
     split: Literal["train", "validation", "test"]
     metric: Literal["error", "loss"] = "error"
     target: float | None = None
@@ -77,12 +78,13 @@ class Measure:
         """Whether it is a share, read in percent and compared in points."""
         if self.probe is not None:
             return self.probe == "active_share" and self.layer != "ratio"
-        return self.kind != "steps_to" and self.metric == "error"
+        return self.kind not in ("steps_to", "step_time") and self.metric == "error"
 
     @property
     def ratio(self) -> bool:
         """Whether arms are compared by the ratio of its values, not by their difference."""
-        return self.kind == "steps_to" or self.layer == "ratio" or self.probe == "gradient_norm"
+        ratios = self.kind in ("steps_to", "step_time") or self.layer == "ratio"
+        return ratios or self.probe == "gradient_norm"
 
     def __str__(self) -> str:
         if self.probe is not None:
@@ -98,6 +100,7 @@ class Measure:
             "mean": f"mean {split} {self.metric} over training",
             "steps_to": f"steps to {level} {split} {self.metric}",
             "gap": f"generalisation gap (test - training {self.metric})",
+            "step_time": "time a training step",
         }[self.kind]
 
 
@@ -107,7 +110,8 @@ class Prediction:
     seed; and the published size, if any.
 
     `margin` is in the measure's unit, errors as shares: 0.002 is 0.2 points; a factor above 1 for
-    what is compared by ratio.
+    what is compared by ratio. `factor`, for that alone, is how many times less or greater it must
+    at least be.
     """
 
     measure: Measure
@@ -117,6 +121,7 @@ class Prediction:
     published: str = ""  # the figure, with its protocol where that differs from ours
     source: str = ""  # paper, section, table or figure
     margin: float | None = None  # of "same", and of nothing else
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.direction == "same") != (self.margin is not None):
@@ -128,6 +133,14 @@ class Prediction:
         if self.margin is not None and not self.margin > least:
             raise InputError(
                 f"Prediction.margin: {self.margin!r} is not allowed; it must be above {least:g}."
+            )
+
+        if not self.factor >= 1.0 or (
+            self.factor > 1.0 and (self.direction == "same" or not self.measure.ratio)
+        ):
+            raise InputError(
+                f"Prediction.factor: {self.factor!r} is not allowed; it is at least 1, and above 1"
+                " only for 'less' or 'greater' of what is compared by ratio."
             )
 
     @property
@@ -144,7 +157,8 @@ class Prediction:
             return f"{self.arm} has the same {self.measure} as {self.than}, within {self.within}"
         less = "fewer" if self.measure.kind == "steps_to" else "less"
         word = {"less": less, "greater": "more"}[self.direction]
-        return f"{self.arm} has {word} {self.measure} than {self.than}"
+        by = f", by a factor of {self.factor:g} or more" if self.factor > 1.0 else ""
+        return f"{self.arm} has {word} {self.measure} than {self.than}{by}"
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,7 @@ class Experiment:
     tune: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     tune_seeds: tuple[int, ...] = (0, 1, 2)
     tune_by: Measure = Measure("final", "validation")
+    timed: bool = False  # it is about speed: each run is alone, and the test split is left alone
     resplit: bool = False  # each seed has its own split of the data: data.split_seed is the seed
     caveat: str = ""  # why a verdict may differ from the source's; told beside those that do
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -203,9 +218,11 @@ class Experiment:
 
     def measures(self) -> tuple[Measure, ...]:
         """What the table shows: the predictions' measures, in order, and always the test error, or
-        the test loss where nothing is classified.
+        the test loss where nothing is classified; but of a `timed` experiment the former alone.
         """
         named = [p.measure for p in self.predictions]
+        if self.timed:
+            return tuple(dict.fromkeys(named))
         rebuilds = self.base.train.objective == "reconstruction"
         return tuple(
             dict.fromkeys([*named, Measure("final", "test", "loss" if rebuilds else "error")])

@@ -207,7 +207,10 @@ def _cell(measure: Measure, arm: str, runs: Mapping[int, Record | None]) -> Cell
 def _findings(exp: Experiment, cells: Sequence[Cell]) -> tuple[Finding, ...]:
     by = {(cell.measure, cell.arm): cell for cell in cells}
     sides = [(by[p.measure, p.arm], by[p.measure, p.than]) for p in exp.predictions]
-    pairs = [stats.paired(a.values, b.values, a.measure.ratio) for a, b in sides]
+    pairs = [
+        stats.paired(a.values, b.values, a.measure.ratio, _null(p))
+        for p, (a, b) in zip(exp.predictions, sides, strict=True)
+    ]
     found = stats.verdicts(
         pairs,
         [p.direction for p in exp.predictions],
@@ -218,6 +221,12 @@ def _findings(exp: Experiment, cells: Sequence[Cell]) -> tuple[Finding, ...]:
         Finding(p, a, b, pair, verdict, stats.smallest_effect(pair, len(pairs)))
         for p, (a, b), pair, verdict in zip(exp.predictions, sides, pairs, found, strict=True)
     )
+
+
+def _null(prediction: Prediction) -> float:
+    """The mean difference, of logarithms, that a prediction's `factor` allows."""
+    least = math.log(prediction.factor)
+    return -least if prediction.direction == "less" else least
 
 
 def _curves(
@@ -325,7 +334,9 @@ def _warnings(
                 f"{arm.name}: {lost} of {len(exp.seeds)} runs diverged at the chosen setting;"
                 " they have no part in means and pairs."
             )
-    compared = ["commit", "versions", "device", "convolutions"]
+    compared = ["commit", "versions"]
+    if not any("train.device" in arm for arm in exp.arms.values()):
+        compared += ["device", "convolutions"]
     if not exp.resplit and not any(p.startswith("data.") for arm in exp.arms.values() for p in arm):
         compared.append("data")
     for name in compared:

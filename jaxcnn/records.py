@@ -2,7 +2,9 @@
 
     run.json        the resolved config and where it ran: commit, versions, device, data, command
     metrics.jsonl   one row a point of the curve:
-                    {"step": 50, "batch": M, "train": M, "validation": M, "seconds": 1.2};
+                    {"step": 50, "batch": M, "train": M, "validation": M, "seconds": 1.2,
+                    "step_seconds": 0.02}: in all, and of each step since the last point, a run's
+                    share of them where several stand side by side;
                     with train.probes also "probe": {"gradient_norm": {layer: number, ...}, ...},
                     the layers in the order in which a picture meets them
     result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}, at the end

@@ -191,7 +191,7 @@ def sentence(finding: Finding) -> str:
     same = finding.prediction.direction == "same"
     text = _outcome(finding)
     if verdict.blocked:
-        winner = finding.arm if pair.mean < 0 else finding.other
+        winner = finding.arm if pair.mean < pair.null else finding.other
         if _within(finding):
             winner = max(sides, key=lambda cell: cell.diverged)
         text += f"; not settled, because {_count(winner.diverged, 'run')} of {winner.arm} diverged"
@@ -209,6 +209,8 @@ def sentence(finding: Finding) -> str:
             text += f"; about {_count(verdict.further, 'further seed')} would settle this one"
     elif verdict.word == "refuted":
         predicted = f"the same within {finding.prediction.within}" if same else "the opposite"
+        if finding.prediction.factor > 1.0:
+            predicted = f"a factor of {finding.prediction.factor:g} or more"
         text += f"; the prediction was {predicted}"
     text += "."
     for cell in sides:
@@ -232,10 +234,13 @@ def published(finding: Finding) -> str:
     ours = "nothing yet"
     if pair.n and pair.ratio:
         ratio = math.exp(pair.mean)
-        if finding.prediction.measure.kind == "probe":
-            return f"Published: {prediction.published}{source}. Ours: {_size(finding, pair.mean)}."
-        fewer = f" ({_ratio(1 / ratio)} times fewer)" if ratio < 1 else ""
-        ours = f"{_ratio(ratio)} times the steps{fewer}"
+        less = f" ({_ratio(1 / ratio)} times {{}})" if ratio < 1 else ""
+        what = {"steps_to": ("steps", "fewer"), "step_time": ("time", "less")}
+        if prediction.measure.kind in what:
+            unit, word = what[prediction.measure.kind]
+            ours = f"{_ratio(ratio)} times the {unit}{less.format(word)}"
+        else:
+            ours = _size(finding, pair.mean)
     elif pair.n:
         ours = _size(finding, pair.mean)
     return f"Published: {prediction.published}{source}. Ours: {ours}."
@@ -269,6 +274,8 @@ def _outcome(finding: Finding) -> str:
     low, high = _effect(finding, low), _effect(finding, high)
     p = _p(finding.verdict.p)
     p = f"p < {p[1:]}" if p[0] == "<" else f"p = {p}"
+    if finding.prediction.factor > 1.0:
+        p += f" against a factor of {finding.prediction.factor:g}"
     if same:  # which of its two tests the p-value is of
         where = "within" if _within(finding) else "beyond"
         p += f" of a difference {where} {finding.prediction.within}"
@@ -276,7 +283,7 @@ def _outcome(finding: Finding) -> str:
     if pair.ratio:
         span = f"{level} interval {low} to {high}, " if pair.n > 1 else ""
         times = f"{_effect(finding, pair.mean)} times the"
-        if measure.kind == "probe":
+        if measure.kind != "steps_to":
             return f"{arm} has {times} {measure} of {other} ({span}{numbers})"
         times += " steps"
         goal = str(measure).removeprefix("steps to ")
@@ -319,6 +326,8 @@ def _comparisons(table: Table) -> Sheet:
         name = f"{f.arm.arm} {sign} {f.other.arm}"
         if f.prediction.within:
             name += f" within {f.prediction.within}"
+        if f.prediction.factor > 1.0:
+            name += f" by a factor of {f.prediction.factor:g}"
         measure = f"{f.prediction.measure} ({unit})" if unit else str(f.prediction.measure)
         effect = _effect(f, pair.mean)
         rows.append((measure, name, str(pair.n), effect, span, *ps, f.verdict.word))
@@ -381,7 +390,7 @@ def _measured(table: Table, cell: Cell) -> dict[str, Any]:
 def _tested(finding: Finding) -> dict[str, Any]:
     p, pair, verdict = finding.prediction, finding.pair, finding.verdict
     row = {"measure": str(p.measure), "arm": p.arm, "direction": p.direction, "than": p.than}
-    row |= {"margin": p.margin}
+    row |= {"margin": p.margin, "factor": p.factor}
     row |= {"n": pair.n, "scale": "ratio" if pair.ratio else "difference"}
     row |= {name: pair.effect(getattr(pair, name)) for name in ("mean", "low", "high")}
     row |= {"p_t": pair.p_t, "p_sign_flip": pair.p_flip, "p_holm": verdict.p}
@@ -403,15 +412,18 @@ def _by_layer(probe: str) -> str:
 
 
 def _title(measure: Measure) -> str:
-    return f"{measure} (%)" if measure.percent else str(measure)
+    unit = " (ms)" if measure.kind == "step_time" else ""
+    return f"{measure} (%)" if measure.percent else f"{measure}{unit}"
 
 
 def _number(measure: Measure, x: float) -> str:
-    """A value of `measure`: steps, percent (or points) of error, or loss."""
+    """A value of `measure`: steps, milliseconds, percent (or points) of error, or loss."""
     if math.isnan(x):
         return "-"
     if measure.kind == "steps_to":
         return f"{x:.0f}"
+    if measure.kind == "step_time":
+        return f"{1000 * x:.3g}"
     if measure.percent:
         return f"{100 * x:z.2f}"
     return f"{x:.3g}" if measure.ratio else f"{x:z.4f}"

@@ -50,6 +50,9 @@ def value(record: Record | None, measure: Measure) -> float | None:
         return math.inf
     if measure.probe is not None:
         return _probed(record, measure)
+    if measure.kind == "step_time":
+        times = [row["step_seconds"] for row in record.rows if row.get("step_seconds")][1:]
+        return sum(times) / len(times) if times else None
     test = math.nan
     if measure.split == "test" or measure.kind == "gap":
         if record.test is None:
@@ -128,6 +131,7 @@ class Paired:
     sd: float
     p_t: float  # nan where all differences are equal: there the t-test is undefined
     p_flip: float
+    null: float = 0.0  # the mean against which both are tested
 
     def effect(self, number: float) -> float:
         """A number of this comparison as it is read: a difference, or a ratio."""
@@ -173,21 +177,24 @@ def depth(records: Sequence[Record], probe: str, at: Literal["first", "last"]) -
     return Depth(tuple(found[0]), mean, low, high, len(found))
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float], ratio: bool = False) -> Paired:
-    """Two arms, each seed -> value, over the seeds they share."""
+def paired(
+    a: Mapping[int, float], b: Mapping[int, float], ratio: bool = False, null: float = 0.0
+) -> Paired:
+    """Two arms, each seed -> value, over the seeds they share, tested against a mean of `null`."""
     seeds = sorted(a.keys() & b.keys())
     x, y = np.array([a[s] for s in seeds], float), np.array([b[s] for s in seeds], float)
     d = np.log(x) - np.log(y) if ratio else x - y
     n, nan = len(seeds), math.nan
     if n < 2:
-        return Paired(n, ratio, float(d[0]) if n else nan, nan, nan, nan, 1.0, 1.0)
+        return Paired(n, ratio, float(d[0]) if n else nan, nan, nan, nan, 1.0, 1.0, null)
     if np.ptp(d) <= 1e-9 * np.abs(d).max():  # all equal, but for rounding
         mean = float(d[0])
-        p_t, p_flip = (nan, 2 * 0.5**n) if mean != 0 else (1.0, 1.0)
-        return Paired(n, ratio, mean, mean, mean, 0.0, p_t, p_flip)
+        p_t, p_flip = (nan, 2 * 0.5**n) if mean != null else (1.0, 1.0)
+        return Paired(n, ratio, mean, mean, mean, 0.0, p_t, p_flip, null)
     mean, low, high = interval(d)
-    _, p_t = np.asarray(scipy.stats.ttest_1samp(d, 0.0))
-    return Paired(n, ratio, mean, low, high, float(d.std(ddof=1)), float(p_t), sign_flip(d))
+    _, p_t = np.asarray(scipy.stats.ttest_1samp(d, null))
+    sd, p_flip = float(d.std(ddof=1)), sign_flip(d - null)
+    return Paired(n, ratio, mean, low, high, sd, float(p_t), p_flip, null)
 
 
 def sign_flip(differences: np.ndarray) -> float:
@@ -236,14 +243,15 @@ def fewest_pairs(predictions: int) -> int:
 
 
 def standardised(pair: Paired) -> tuple[float, float, float]:
-    """Cohen's d of the pairs, the mean difference in standard deviations of the differences, and
-    its exact 95 % interval for normal differences; nan where they have no spread.
+    """Cohen's d of the pairs, the distance of the mean difference from `null` in standard
+    deviations of the differences, and its exact 95 % interval for normal differences; nan where
+    they have no spread.
 
     The bounds are the effects that would leave 2.5 % beyond the t found (noncentral t).
     """
     if pair.n < 2 or pair.sd == 0:
         return math.nan, math.nan, math.nan
-    d, root = pair.mean / pair.sd, math.sqrt(pair.n)
+    d, root = (pair.mean - pair.null) / pair.sd, math.sqrt(pair.n)
     # scipy's own cdf of the noncentral t is nan for shifts far from t
     shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
     t = d * root * np.sqrt(scipy.stats.chi2.ppf(shares, pair.n - 1) / (pair.n - 1))
@@ -297,7 +305,7 @@ def verdicts(
     for pair, (test, _), p, direction, lost, margin in zip(
         pairs, tests, corrected, directions, diverged, margins, strict=True
     ):
-        significant, less = p < ALPHA, pair.mean < 0
+        significant, less = p < ALPHA, pair.mean < pair.null
         same = margin is not None and pair.room(margin) > 0
         blocked = significant and (sum(lost) if same else lost[0 if less else 1]) > 0
         word = "undecided"
@@ -337,10 +345,11 @@ def _further(pair: Paired, predictions: int, margin: float | None) -> int | None
     elif room > 0:  # half of what may be missed on either side: exact where the mean is 0
         z = scipy.stats.norm.ppf([1 - ALPHA / predictions, (1 + POWER) / 2])
         needed = float(z.sum() ** 2) * (pair.sd / room) ** 2 + 2
-    elif pair.sd == 0 and pair.mean != 0:
+    elif pair.sd == 0 and pair.mean != pair.null:
         needed = float(fewest_pairs(predictions))
     else:
-        needed = seeds_needed(pair.sd, pair.mean if margin is None else room, predictions)
+        off = pair.mean - pair.null if margin is None else room
+        needed = seeds_needed(pair.sd, off, predictions)
     return max(1, math.ceil(needed) - pair.n) if needed <= MOST_SEEDS else None
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxcnn import config, experiment, records, stats, train
-from jaxcnn.config import Run
+from jaxcnn.config import InputError, Run, override
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import Tick
@@ -57,6 +59,23 @@ def all_runs(exp: Experiment) -> list[Run]:
     return [own for run in settings for own in experiment.seeded(exp, run, seeds)]
 
 
+def here(exp: Experiment) -> Experiment:
+    """`exp` with the arms that are for this launch's devices.
+
+    Raises `InputError` where there is none.
+    """
+    platform = jax.default_backend()
+    devices = {arm: override(exp.base, changes).train.device for arm, changes in exp.arms.items()}
+    arms = [arm for arm, device in devices.items() if device in ("any", platform)]
+    if not arms:
+        asked = " and ".join(sorted(set(devices.values())))
+        raise InputError(
+            f"{exp.name}: train.device: every arm asks for {asked}, and this launch runs on"
+            f" {platform}. JAX_PLATFORMS names another device of this machine."
+        )
+    return experiment.only(exp, arms)
+
+
 def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
     """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
@@ -87,6 +106,8 @@ def run(
     at_once: int | None = None,
 ) -> Iterator[Tick]:
     """Train and test all that is missing of `exp` under `root`, `at_once` runs side by side."""
+    if exp.timed:
+        at_once = 1
 
     def trained(jobs: Jobs) -> Iterator[Tick]:
         labels: dict[Path, dict[str, Any]] = {
@@ -100,4 +121,5 @@ def run(
     jobs = final_jobs(exp, root)
     assert jobs is not None  # the grid is complete
     yield from trained(jobs)
-    yield from train.test(jobs, datasets, at_once=at_once)
+    if not exp.timed:
+        yield from train.test(jobs, datasets, at_once=at_once)

@@ -366,6 +366,7 @@ class _Wave:
         order, ordered = None, -1  # of the epoch `ordered`
         spent = [_seconds(f, at) for f in self.folders]
         started = saved = time.monotonic()
+        stepping, counted = 0.0, 0  # seconds and steps since the last point of the curve
         chunk = 1
 
         def spend(i: int) -> float:
@@ -381,6 +382,9 @@ class _Wave:
                 for i in sorted(live):
                     seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
+                    if counted:
+                        each = stepping / counted / len(self.runs)
+                        row["step_seconds"] = float(f"{each:.4g}")
                     records.append(files[i], row)
                     if not _finite(row):
                         self._end(i, "diverged", now, seconds)
@@ -398,12 +402,15 @@ class _Wave:
                     order, ordered = self.program.order(values, epoch), epoch
                 carry = self.program.advance(carry, values, order, data, position, n)
                 jax.block_until_ready(carry)
-                pace = (time.monotonic() - began) / n
+                spell = time.monotonic() - began
+                stepping, counted = stepping + spell, counted + n
+                pace = spell / n
                 chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / pace)))
                 at += n
                 if at % every == 0 or at == problem.steps:
                     yield from point(at)
                     carry = _reset(carry, mesh)
+                    stepping, counted = 0.0, 0
                 else:
                     for i in live:
                         yield Tick(self.folders[i], at)

@@ -266,6 +266,21 @@ def test_measures_guard_the_test_split() -> None:
         Measure("final", "train", target=0.1)
 
 
+def test_a_factor_needs_a_ratio() -> None:
+    with pytest.raises(InputError, match=r"Prediction.factor: 2.0 is not allowed"):
+        Prediction(Measure("final", "test"), "wide", than="narrow", factor=2.0)
+    with pytest.raises(InputError, match=r"Prediction.factor: 0.5"):
+        Prediction(Measure("step_time", "train"), "wide", than="narrow", factor=0.5)
+
+
+def test_a_launch_has_the_arms_that_are_for_its_devices() -> None:
+    arms = {"any": {}, "cpu": {"train.device": "cpu"}, "gpu": {"train.device": "gpu"}}
+    exp = dataclasses.replace(SMALL, arms=arms, predictions=(), tune={}, presets={})
+    assert list(sweep.here(exp).arms) == ["any", "cpu"]
+    with pytest.raises(InputError, match="every arm asks for gpu, and this launch runs on cpu"):
+        sweep.here(experiment.only(exp, ["gpu"]))
+
+
 def test_a_file_anywhere_is_an_experiment(tmp_path: Path) -> None:
     source = Path(experiment.__file__).parent.parent / "experiments" / "relu_vs_sigmoid.py"
     (tmp_path / "mine.py").write_text(source.read_text())

@@ -374,6 +374,42 @@ def test_runs_that_never_reach_the_target_are_counted(tmp_path):
     assert "it takes more steps, not more seeds" in report.sentence(table.findings[0])
 
 
+@pytest.mark.parametrize(
+    ("times", "direction", "verdict"),
+    [(0.02, "less", "supported"), (0.5, "less", "refuted"), (0.1, "less", "undecided")]
+    + [(50.0, "greater", "supported"), (2.0, "greater", "refuted"), (10.0, "greater", "undecided")],
+)
+def test_a_factor_is_part_of_the_prediction(times, direction, verdict):
+    time = Measure("step_time", "train")
+    say = {"published": "tens of times", "factor": 10.0}
+    exp = dataclasses.replace(
+        EXPERIMENT,
+        arms={"here": {"train.device": "gpu"}, "there": {"train.device": "cpu"}},
+        tune={},
+        predictions=(Prediction(time, "here", "there", direction, **say),),
+        timed=True,
+    )
+    assert exp.measures() == (time,)  # and no test error
+
+    def read(arm, run):
+        second = times * (0.96 + 0.02 * run.seed) if arm == "here" else 1.0
+        rows = [{"step": 1, "step_seconds": 9.0}, {"step": 2, "step_seconds": second}]
+        info = {"config": to_dict(run), "steps": 2, "device": {"kind": arm}, "commit": "0123abc"}
+        return records.Record(Path(arm), info, rows, {"status": "finished", "step": 2}, None)
+
+    table = findings.collect(exp, read)
+    [finding] = table.findings
+    assert finding.verdict.word == verdict and finding.pair.effect(finding.pair.mean) == (
+        pytest.approx(times, rel=0.01)
+    )
+    assert not table.warnings  # that the devices differ is what is asked
+    text = report.sentence(finding)
+    assert "times the time a training step of there" in text and "against a factor of 10" in text
+    assert ("the prediction was a factor of 10 or more" in text) is (verdict == "refuted")
+    assert ("times less)" in report.published(finding)) is (direction == "less")
+    assert "by a factor of 10" in report.markdown(table) and "(ms)" in report.markdown(table)
+
+
 def test_errors_of_zero_and_targets_out_of_sight_can_be_drawn(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "errors", lambda arm, lr, seed, steps: [0.0] * len(steps))
     monkeypatch.setitem(globals(), "test_error", lambda arm, seed: 0.0)

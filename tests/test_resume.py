@@ -68,6 +68,7 @@ def outcome(root: Path) -> dict[str, Any]:
         assert record is not None and record.result is not None
         for row in (*record.rows, record.result):
             row.pop("seconds")
+            row.pop("step_seconds", None)
         steps = info.parent / "checkpoints" / str(record.result["step"]) / "default"
         tree = ocp.PyTreeCheckpointer().restore(steps)
         weights = {str(k): v for k, v in _flat(tree)}

@@ -47,6 +47,14 @@ def test_each_measure_of_a_run():
     assert stats.value(record(), Measure("gap", "test")) == pytest.approx(0.02)
 
 
+def test_the_time_of_a_step_leaves_out_the_first_point_that_has_one():
+    run = record([(0, 0.9), (10, 0.5), (20, 0.1), (30, 0.1)])
+    assert stats.value(run, Measure("step_time", "train")) is None
+    for row, seconds in zip(run.rows[1:], (9.0, 0.2, 0.4), strict=True):
+        row["step_seconds"] = seconds
+    assert stats.value(run, Measure("step_time", "train")) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     ("target", "steps", "censored"),
     [(0.3, 15.0, False), (0.5, 10.0, False), (0.07, 25.0, False), (0.95, 1.0, False)]
@@ -108,6 +116,15 @@ def test_paired_difference_is_the_paired_t_test():
     assert pair.p_t == pytest.approx(expected.pvalue)
     assert (pair.low, pair.high) == pytest.approx((bounds.low, bounds.high))
     assert pair.mean == pytest.approx(np.mean(A) - np.mean(B)) and pair.n == 5
+
+
+def test_a_factor_is_the_mean_that_is_tested_against():
+    pair = stats.paired(seeds(A), seeds(B), ratio=True, null=-math.log(2))
+    d = np.log(A) - np.log(B)
+    assert pair.p_t == pytest.approx(scipy.stats.ttest_1samp(d, -math.log(2)).pvalue)
+    assert pair.p_flip == pytest.approx(stats.sign_flip(d + math.log(2)))
+    assert pair.mean == pytest.approx(d.mean())
+    assert stats.standardised(pair)[0] == pytest.approx((d.mean() + math.log(2)) / d.std(ddof=1))
 
 
 def test_sign_flip_visits_every_pattern():

@@ -35,7 +35,7 @@ def go(jobs: dict[Path, Run], datasets: Any, **options: Any) -> list[train.Tick]
 def curve(folder: Path) -> list[dict[str, Any]]:
     record = records.read(folder)
     assert record is not None
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in record.rows]
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in record.rows]
 
 
 def test_a_run_that_becomes_nan_is_recorded_and_harms_no_other(
@@ -153,6 +153,29 @@ def test_a_run_held_by_another_launch_is_left_to_it(tmp_path: Path, datasets: An
     assert not (folder / "run.json").exists()
     list(generator)
     assert records.is_finished(folder)
+
+
+def test_a_timed_run_is_alone_and_leaves_the_test_split(tmp_path: Path) -> None:
+    exp = Experiment(
+        claim="c",
+        source="s",
+        base=RUN,
+        arms={"a": {"train.device": "cpu"}, "b": {"train.device": "gpu"}},
+        predictions=(Prediction(Measure("step_time", "train"), "a", than="b"),),
+        seeds=(0, 1),
+        timed=True,
+        name="e",
+    )
+    datasets, here = train.load_data([RUN, *sweep.all_runs(exp)], None), sweep.here(exp)
+    ticks = list(sweep.run(here, tmp_path, datasets, preset="quick"))
+    first, second = sorted(sweep.final_jobs(here, tmp_path) or {})
+    places = [tick.folder for tick in ticks]
+    assert set(places[: places.index(second)]) == {first} and first not in places[-1:]
+    assert not list(tmp_path.rglob("test.json"))
+    record = records.read(first)
+    assert record is not None and "step_seconds" not in record.rows[0]
+    times = [row["step_seconds"] for row in record.rows[1:]]
+    assert min(times) > 0 and sum(5 * t for t in times) <= record.rows[-1]["seconds"] + 0.01
 
 
 def test_the_test_split_is_read_for_the_chosen_runs_alone(tmp_path: Path, datasets: Any) -> None:
