@@ -1,18 +1,17 @@
-"""The loop: runs go in, records come out. The only place where programs, fits, files and time meet.
+"""The loop: runs go in, records come out.
 
-Runs are trained in waves of one cohort (`sharding.plan`). A generator, so that its caller draws the
-progress and hears of each new point of a curve; all that it promises stands on disk before it says
-so.
+Runs are trained in waves of one cohort (`sharding.plan`; wave.py). A generator, so that its caller
+draws the progress and hears of each new point of a curve; all that it promises stands on disk
+before it says so.
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,6 @@ from jaxcnn import (
     classical,
     cohorts,
     config,
-    losses,
     memory,
     probes,
     provenance,
@@ -31,28 +29,12 @@ from jaxcnn import (
     step,
 )
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.cohorts import Carry, Program, Resident
+from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import sources
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.step import Problem
-
-DISPATCH_SECONDS = (
-    0.5  # about how long one call into a program lasts: Ctrl-C and progress wait for it
-)
-
-
-class Tick(NamedTuple):
-    """News of one run."""
-
-    folder: Path
-    step: int
-    row: dict[str, Any] | None = None  # a new point of its curve
-    note: str = ""  # what the user should know
-
-
-class Interrupted(Exception):
-    """Asked to stop; every run in flight has been saved."""
+from jaxcnn.wave import Interrupted, Tick, Wave, evaluate, resident, stacked
 
 
 def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Dataset]:
@@ -213,9 +195,9 @@ def test(
             with memory.explained(_name(wave), runs[0]):
                 program, like = _program(runs[0], data, mesh)
                 carries = [_final(folder, like) for folder in wave]
-                carry = _stack(mesh, carries, width)
+                carry = stacked(mesh, carries, width)
                 n = len(data.train.labels) + len(data.validation.labels)
-                found = _evaluate(program, carry, _resident(data, mesh), n, len(data.test.labels))
+                found = evaluate(program, carry, resident(data, mesh), n, len(data.test.labels))
             for folder, means in zip(wave, found, strict=False):
                 records.write_json(folder / "test.json", means)
                 yield Tick(folder, 0)
@@ -324,11 +306,12 @@ def _resume(
                 yield Tick(folder, max(at, 0), note=f"{folder}: {complaint}; going on from {after}")
         for equal in cohorts.group(runs, lambda f: found[f][0]):
             at = found[equal[0]][0]
-            wave = _Wave(
+            wave = Wave(
                 folders=equal,
                 runs=[runs[f] for f in equal],
                 disks=[disks[f] for f in equal],
                 data=data,
+                problem=problem_of(next(iter(runs.values())), data),
                 program=program,
                 width=width,
                 stop=stop,
@@ -336,133 +319,6 @@ def _resume(
             )
             carries = [c for f in equal if (c := found[f][1]) is not None]
             yield from wave.run(at, carries)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Wave:
-    """Runs of one program at one step, side by side; at most `width`, padded with copies of the
-    last.
-    """
-
-    folders: list[Path]
-    runs: list[Run]
-    disks: list[Checkpoints]
-    data: Dataset
-    program: Program
-    width: int
-    stop: Callable[[], bool]
-    checkpoint_seconds: float
-
-    def run(self, at: int, carries: list[Carry]) -> Iterator[Tick]:
-        """From step `at` (-1: not begun) to the end."""
-        run, mesh = self.runs[0], self.program.mesh
-        problem = problem_of(run, self.data)
-        every = config.eval_interval(run, problem.train_examples)
-        data = _resident(self.data, mesh)
-        padded = self.runs + [self.runs[-1]] * (self.width - len(self.runs))
-        values = sharding.put(mesh, cohorts.stack(padded), "run")
-        carry = _stack(mesh, carries, self.width) if carries else self.program.init(values)
-        live = set(range(len(self.runs)))
-        order, ordered = None, -1  # of the epoch `ordered`
-        spent = [_seconds(f, at) for f in self.folders]
-        started = saved = time.monotonic()
-        stepping, counted = 0.0, 0  # seconds and steps since the last point of the curve
-        chunk = 1
-
-        def spend(i: int) -> float:
-            """A run's share of the time, so that the runs' seconds add up to that of the sweep."""
-            return round(spent[i] + (time.monotonic() - started) / len(self.runs), 2)
-
-        with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(records.open_metrics(f)) for f in self.folders]
-
-            def point(now: int) -> Iterator[Tick]:
-                """A row in each run's curve; a run that is no longer finite ends here."""
-                rows = self._rows(now, carry, values, data, problem)
-                for i in sorted(live):
-                    seconds = spend(i)
-                    row = {"step": now, **rows[i], "seconds": seconds}
-                    if counted:
-                        each = stepping / counted / len(self.runs)
-                        row["step_seconds"] = float(f"{each:.4g}")
-                    records.append(files[i], row)
-                    if not _finite(row):
-                        self._end(i, "diverged", now, seconds)
-                        live.discard(i)
-                    yield Tick(self.folders[i], now, row)
-
-            if at < 0:
-                at = 0
-                yield from point(0)
-            while at < problem.steps and live:
-                epoch, position, left = cohorts.position(run, problem, at)
-                n = min(chunk, left, every - at % every, problem.steps - at)
-                began = time.monotonic()
-                if epoch != ordered:
-                    order, ordered = self.program.order(values, epoch), epoch
-                carry = self.program.advance(carry, values, order, data, position, n)
-                jax.block_until_ready(carry)
-                spell = time.monotonic() - began
-                stepping, counted = stepping + spell, counted + n
-                pace = spell / n
-                chunk = max(1, min(2 * chunk, int(DISPATCH_SECONDS / pace)))
-                at += n
-                if at % every == 0 or at == problem.steps:
-                    yield from point(at)
-                    carry = _reset(carry, mesh)
-                    stepping, counted = 0.0, 0
-                else:
-                    for i in live:
-                        yield Tick(self.folders[i], at)
-                stopping = self.stop()
-                if stopping or time.monotonic() - saved > self.checkpoint_seconds:
-                    self._save(at, carry, live, wait=stopping)
-                    saved = time.monotonic()
-                if stopping and at < problem.steps and live:
-                    raise Interrupted
-            self._save(at, carry, live, wait=True)
-        for i in sorted(live):
-            self._end(i, "finished", at, spend(i))
-            yield Tick(self.folders[i], at)
-
-    def _rows(
-        self, now: int, carry: Carry, values: Any, data: Resident, problem: Problem
-    ) -> list[dict[str, Any]]:
-        sums = jax.device_get(carry.sums)
-        rows: list[dict[str, Any]] = [{} for _ in self.runs]
-        for i, row in enumerate(rows):
-            if sums["count"][i] > 0:
-                row["batch"] = losses.means({k: v[i] for k, v in sums.items()})
-        spans = {
-            "train": (0, self.runs[0].train.eval_train_examples),
-            "validation": (problem.train_examples, len(self.data.validation.labels)),
-        }
-        for split, (start, count) in spans.items():
-            if count > 0:
-                means = _evaluate(self.program, carry, data, start, count)
-                for i, row in enumerate(rows):
-                    row[split] = means[i]
-        if self.runs[0].train.probes:
-            layers = probes.layers(self.runs[0], problem)
-            found = jax.device_get(self.program.probe(carry.state, values, data))
-            for i, row in enumerate(rows):
-                row["probe"] = {
-                    name: dict(zip(layers, map(float, numbers[i]), strict=True))
-                    for name, numbers in found.items()
-                }
-        return rows
-
-    def _save(self, at: int, carry: Carry, live: set[int], *, wait: bool) -> None:
-        whole = jax.device_get(carry)
-        for i in sorted(live):
-            self.disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
-        if wait:
-            for i in sorted(live):
-                self.disks[i].wait()
-
-    def _end(self, i: int, status: str, at: int, seconds: float) -> None:
-        result = {"status": status, "step": at, "seconds": seconds}
-        records.write_json(self.folders[i] / "result.json", result)
 
 
 def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:
@@ -499,35 +355,6 @@ def _begin(
         )
 
 
-def _reset(carry: Carry, mesh: Any) -> Carry:
-    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry.sums)
-    return Carry(carry.state, sharding.put(mesh, zeros, "run"))
-
-
-def _evaluate(
-    program: Program, carry: Carry, data: Resident, start: int, count: int
-) -> list[dict[str, float]]:
-    """Means over examples start .. start + count, one dict a run."""
-    sums = jax.device_get(program.evaluate(carry.state, data, start, count))
-    runs = len(sums["count"])
-    return [losses.means({k: v[i] for k, v in sums.items()}) for i in range(runs)]
-
-
-@functools.lru_cache(maxsize=1)
-def _resident(data: Dataset, mesh: Any) -> Resident:
-    """The data set on every device of the mesh; the last one is kept for the next wave."""
-    parts = (data.train, data.validation, data.test)
-    images = np.concatenate([p.images for p in parts])
-    labels = np.concatenate([p.labels for p in parts])
-    moments = (data.mean, data.std, data.covariance)
-    return sharding.put(mesh, Resident(images, labels, *moments))  # type: ignore[arg-type]
-
-
-def _stack(mesh: Any, carries: list[Carry], width: int) -> Carry:
-    padded = carries + [carries[-1]] * (width - len(carries))
-    return sharding.put(mesh, jax.tree.map(lambda *a: np.stack(a), *padded), "run")
-
-
 def _final(folder: Path, like: Carry) -> Carry:
     disk = Checkpoints(folder)
     at, carry, complaints = disk.restore(like)
@@ -539,18 +366,6 @@ def _final(folder: Path, like: Carry) -> Carry:
     return carry
 
 
-def _seconds(folder: Path, at: int) -> float:
-    """Seconds that the run had been training when it was at step `at`."""
-    record = records.read(folder)
-    rows = [r for r in record.rows if r["step"] <= at] if record else []
-    return rows[-1]["seconds"] if rows else 0.0
-
-
 def _diverged(folder: Path) -> bool:
     record = records.read(folder)
     return record is None or record.result is None or record.diverged
-
-
-def _finite(row: Mapping[str, Any]) -> bool:
-    parts = [row[k] for k in ("batch", "train", "validation") if k in row]
-    return all(math.isfinite(part["loss"]) for part in parts)
