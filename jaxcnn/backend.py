@@ -29,25 +29,36 @@ _done: dict[str, Any] = {"allocator": None}  # the C library cannot be asked wha
 # Beside oneDNN's convolutions the elementwise rest is XLA's, too: 0.84 of ResNet-20's step with
 # them, 0.87 of LeNet-5's; beside XLA's own it would be 1.1 to 1.2.
 FLAG = "xla_cpu_experimental_ynn_fusion_type"
+# Of LLVM; initial weights, equal to the bit, are compiled in 0.3 to 0.75 of the time with 1.
+EFFORT = "xla_backend_optimization_level"
 FUSED = ("DOT", "ELTWISE", "REDUCE", "INDIVIDUAL_DOT")
 
 
-def compiler_options() -> dict[str, str]:
-    """What the programs of this backend are compiled with. XLA_FLAGS with the same flag wins."""
-    if jax.default_backend() != "cpu" or FLAG in os.environ.get("XLA_FLAGS", ""):
+def compiler_options(*, once: bool = False) -> dict[str, str]:
+    """What the programs of this backend are compiled with; `once`: one that runs once, so that most
+    of its time is LLVM's. XLA_FLAGS with the same flag wins.
+    """
+    if jax.default_backend() != "cpu":
         return {}
     kinds = [kind for kind in FUSED if kind != "ELTWISE" or not native.version()]
-    return dict(_known(",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)))
+    wanted = {FLAG: ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+    if once:
+        wanted[EFFORT] = "1"
+    return {
+        flag: value
+        for flag, value in wanted.items()
+        if flag not in os.environ.get("XLA_FLAGS", "") and _known(flag, value)
+    }
 
 
 @functools.cache
-def _known(fused: str) -> dict[str, str]:
-    options = {FLAG: fused}
+def _known(flag: str, value: str) -> bool:
+    """Whether this XLA does."""
     try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:  # an XLA that does not know it
-        return {}
-    return options
+        jax.jit(lambda x: x, compiler_options={flag: value}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 @functools.cache  # what it sets cannot be set again once devices have been asked for

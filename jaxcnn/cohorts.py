@@ -135,7 +135,9 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
     side_by_side = functools.partial(_side_by_side, mesh)
     jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())
     return Program(
-        init=jit(side_by_side(init, 1, 0)),
+        init=jax.jit(
+            side_by_side(init, 1, 0), compiler_options=backend.compiler_options(once=True)
+        ),
         order=jit(side_by_side(order, 1, 1)),
         advance=jit(side_by_side(advance, 3, 3), donate_argnums=0),
         evaluate=jit(side_by_side(evaluate, 1, 3)),
