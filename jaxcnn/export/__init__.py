@@ -72,14 +72,10 @@ def stablehlo(function: Pixels, image: tuple[int, ...]) -> bytes:
 def _plain(source: Trained) -> tuple[config.Run, step.State]:
     """The run with nothing in it that is for training's speed or memory, and its weights."""
     changes: dict[str, Any] = {"train.precision": "float32"}
-    changes |= {f"model.{k}": False for k in ("scan", "remat") if _on(source, k)}
-    state = source.state
+    state, own = source.state, source.run.model
+    changes |= {f"model.{k}": False for k in ("scan", "remat") if getattr(own, k) is True}
     params, stats = map(weights.unstacked, (state.params, state.batch_stats))
     return config.override(source.run, changes), step.State(state.step, params, stats, None)
-
-
-def _on(source: Trained, knob: str) -> bool:
-    return getattr(source.run.model, knob) is True
 
 
 def _module(source: Trained) -> Any:

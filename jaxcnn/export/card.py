@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from jaxcnn import config, weights
+from jaxcnn import config, step, weights
 from jaxcnn.config import Run
 from jaxcnn.trained import Trained
 
 CALLS = {
-    "safetensors": """variables, _ = jaxcnn.weights.load("{file}", {spelled})
-logits, _ = {spelled}.apply(variables, x, train=False)  # x: normalised as above""",
+    "safetensors": """from jaxcnn import models, weights
+model = models.{spelled}
+variables, _ = weights.load("{file}", model, image={seen})
+logits, _ = model.apply(variables, x, train=False)  # x: normalised as above""",
     "stablehlo": """function = jax.export.deserialize(bytearray(open("{file}", "rb").read()))
 logits = function.call(pixels)""",
     "onnx": """session = onnxruntime.InferenceSession("{file}")
@@ -43,8 +45,10 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     }
     recipe = {path: config.get(run, path) for path in config.paths(run)}
     changed = {k: v for k, v in recipe.items() if v != config.get(Run(), k) and k != "seed"}
-    spelled = weights.spelled(module)
-    call = CALLS[to].format(file=files[0].name, name=files[0].stem, spelled=spelled)
+    spelled, seen = weights.spelled(module), step.seen(run, source.problem)
+    if "(" not in spelled:
+        spelled = f'create_model("{spelled}")'
+    call = CALLS[to].format(file=files[0].name, name=files[0].stem, spelled=spelled, seen=seen)
     parts = [
         f"# {name}, as {to}",
         _table(rows),

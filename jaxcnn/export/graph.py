@@ -114,7 +114,7 @@ def _equation(eqn: JaxprEqn, values: list[Value]) -> list[Value]:
         (slope,) = (v.val for v in product.invars if isinstance(v, Literal))
         return [Node("leaky_relu", values[0].shape, (values[0],), fields={"slope": float(slope)})]
     if name in CALLS:
-        inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+        inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
     if not any(isinstance(v, Node) for v in values):
         if name == "broadcast_in_dim":  # a view, for `_constant` to see what is the same
