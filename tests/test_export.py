@@ -179,6 +179,23 @@ def test_onnx_and_c_give_our_logits_at_full_depth(net: str, tmp_path: Path) -> N
     compare(*WHOLE[net], tmp_path)
 
 
+@pytest.mark.slow
+def test_every_model_and_knob_has_a_translation() -> None:
+    cases: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in models.list_models()]
+    for activation in ops.ACTIVATIONS:
+        for pool in ops.POOLS:
+            knobs = {"activation": activation, "pool": pool}
+            cases += [(name, knobs) for name in ("lenet5", "alexnet_cifar", "googlenet_cifar")]
+    for name, fields in cases:
+        model, image = models.create_model(name, **fields), models.MODELS[name].image
+        x = jax.ShapeDtypeStruct((1, *image), jnp.float32)
+        like = jax.eval_shape(lambda x, m=model: m.init(jax.random.key(0), x, train=False), x)
+        ones = jax.tree.map(lambda a: np.ones(a.shape, np.float32), like)
+        made = graph.read(lambda x, m=model, v=ones: m.apply(v, x, train=False)[0], image)
+        output = jax.eval_shape(lambda v, x, m=model: m.apply(v, x, train=False)[0], like, x)
+        assert made.shape == output.shape[1:], (name, fields)
+
+
 def test_what_has_no_translation_is_named() -> None:
     image = (4, 4, 3)
     with pytest.raises(InputError, match="operation 'sin' has no translation; those that have one"):
