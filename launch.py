@@ -14,6 +14,8 @@ Examples:
   python launch.py prepare cifar10                         fetch a TFDS data set
   python launch.py table layers lenet5                     every layer: parameters, MACs, field
   python launch.py plot architectures                      accuracy against operations
+  python launch.py export RUN --to onnx                    a trained model for other programs
+  python launch.py predict RUN picture.png                 what it says of a picture
 """
 
 import contextlib
@@ -355,6 +357,69 @@ def plot(
         console.print(f"Written: {path}", soft_wrap=True)
 
 
+RunFolder = Annotated[
+    Positional[Path],
+    arg(metavar="RUN", help="Folder of a finished run, as runs/EXPERIMENT/ARM/SEED."),
+]
+
+
+def export(
+    folder: RunFolder,
+    to: Annotated[
+        Literal["safetensors", "stablehlo", "onnx", "c"],
+        arg(help="Weights alone; a program for jax; one for ONNX runtimes; C99 source."),
+    ],
+    out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/export.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained model for other programs, and its model card.
+
+    All but safetensors take pixels from 0 to 255, float32 [B, H, W, C], and give logits.
+
+    Example: python launch.py export runs/relu_vs_sigmoid/relu/seed0-1f2e3d4c5b --to onnx
+    """
+    from jaxcnn import backend, records
+    from jaxcnn import export as exports
+
+    backend.set_up()
+    if out is not None:
+        records.check_writable(out)
+    with console.status("reading the run"):
+        paths = exports.export(folder, to, out, data_dir)
+    for path in paths:
+        size = f"{path.stat().st_size / 1000:.0f} kB"
+        console.print(f"Written: {path} ({size})", soft_wrap=True)
+
+
+def predict(
+    folder: RunFolder,
+    images: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(metavar="IMAGE...", help="PNG, JPEG, ... of the size of the run's data set."),
+    ],
+    top: Annotated[int, arg(help="How many classes of each.")] = 5,
+    data_dir: DataDir = None,
+) -> None:
+    """What a trained model says of pictures: the likeliest classes and their probabilities.
+
+    Example: python launch.py predict runs/relu_vs_sigmoid/relu/seed0-1f2e3d4c5b digit.png --top 3
+    """
+    if not images:
+        raise InputError("IMAGE: none. Name one picture or more.")
+    if top < 1:
+        raise InputError(f"--top: {top} is not allowed; it must be at least 1.")
+    from jaxcnn import backend, trained
+
+    backend.set_up()
+    with console.status("reading the run"):
+        source = trained.load(folder, data_dir)
+        found = trained.probabilities(source, images)
+    for path, shares in zip(images, found, strict=True):
+        best = sorted(range(len(shares)), key=lambda k: -shares[k])[:top]
+        words = [f"{source.data.classes[k]} {100 * shares[k]:.1f} %" for k in best]
+        console.print(f"{path}: {', '.join(words)}", markup=False, soft_wrap=True)
+
+
 COMMANDS = {
     "list": list_experiments,
     "show": show,
@@ -365,6 +430,8 @@ COMMANDS = {
     "native": native,
     "table": table,
     "plot": plot,
+    "export": export,
+    "predict": predict,
 }
 
 

@@ -183,7 +183,13 @@ class LRN(NamedTuple):
     beta: float
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x [B, H, W, C] -> the same."""
+        """x [B, H, W, C] -> the same. The trace names it, for `export` to find; what is computed
+        does not change by that.
+        """
+        with jax.named_scope(repr(self)):
+            return self._normalised(x)
+
+    def _normalised(self, x: jax.Array) -> jax.Array:
         squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
         before, c = self.n // 2, x.shape[-1]
         padded = jnp.pad(squares, ((0, 0), (0, 0), (0, 0), (before, self.n - 1 - before)))

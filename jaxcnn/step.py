@@ -92,9 +92,9 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     """The state at step 0. Linen keys weights by (key, name): arms of equal seed start from equal
     weights.
     """
-    model = _model(run, problem, values)
+    net = module(run, problem, values)
     shape = augment.image_shape(run.data, problem.image_shape)
-    variables = model.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
+    variables = net.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
     params = variables["params"]
     opt_state = optim.optimizer(run.optim, values, problem.steps).init(params)
     return State(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state)
@@ -110,7 +110,7 @@ def greedy_ends(run: Run, problem: Problem) -> list[int]:
     """Layer-wise training: the step at which each layer is done, the first first; [] for none."""
     if not run.train.greedy:
         return []
-    layers = len(_model(run, problem, {}).widths)
+    layers = len(module(run, problem, {}).widths)
     return [round(run.train.greedy * problem.steps * k / layers) for k in range(1, layers + 1)]
 
 
@@ -140,7 +140,7 @@ def training_loss(
     """
     rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
     mask = jnp.ones(labels.shape, jnp.float32)
-    (output, extras), updates = _model(run, problem, values).apply(
+    (output, extras), updates = module(run, problem, values).apply(
         {"params": params, "batch_stats": state.batch_stats},
         x,
         train=True,
@@ -172,8 +172,8 @@ def train_step(
 
     def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
         """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
-        model = _model(run, problem, values)
-        output, extras = model.apply({"params": params}, x, train=True, layer=k)
+        net = module(run, problem, values)
+        output, extras = net.apply({"params": params}, x, train=True, layer=k)
         mask = jnp.ones(labels.shape, jnp.float32)
         sums = losses.reconstruction(output, extras["target"], mask)
         nothing = losses.zeros(run.train.objective)
@@ -194,6 +194,23 @@ def train_step(
     return State(state.step + 1, params, batch_stats, opt_state), sums
 
 
+def seen(run: Run, problem: Problem) -> tuple[int, int, int]:
+    """H, W, C of what the model sees."""
+    return augment.image_shape(run.data, problem.image_shape)
+
+
+def evaluate(
+    run: Run, problem: Problem, state: State, images: jax.Array, moments: Moments
+) -> tuple[jax.Array, jax.Array]:
+    """What evaluation computes of images [B, H, W, C], uint8 or float32 of the same values: the
+    output [B, K], and x [B, h, w, C], what the model saw.
+    """
+    x = augment.evaluate_view(images, run.data, *moments[:2])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    output, _ = module(run, problem, {}).apply(variables, x, train=False)
+    return output, x
+
+
 def eval_step(
     run: Run,
     problem: Problem,
@@ -204,9 +221,7 @@ def eval_step(
     mask: jax.Array,
 ) -> Sums:
     """Sums over the examples with mask 1. images [B, H, W, C] uint8, labels [B] int, mask [B]."""
-    x = augment.evaluate_view(images, run.data, *moments[:2])
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    output, _ = _model(run, problem, {}).apply(variables, x, train=False)
+    output, x = evaluate(run, problem, state, images, moments)
     return _judged(run, problem, output, x, labels, mask)
 
 
@@ -228,7 +243,8 @@ def _judged(
     return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
 
 
-def _model(run: Run, problem: Problem, values: Numbers) -> Any:
+def module(run: Run, problem: Problem, values: Numbers) -> Any:
+    """The run's model. Raises `InputError` for knobs that it does not have."""
     dropout = {} if run.model.dropout in (0, "paper") else {"dropout": values.get("dropout", 0.0)}
     dtype = jnp.dtype(run.train.precision)
     fields: dict[str, Any] = {"dtype": dtype, **dropout}

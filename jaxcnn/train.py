@@ -203,6 +203,12 @@ def test(
                 yield Tick(folder, 0)
 
 
+def final(folder: Path, run: Run, data: Dataset) -> step.State:
+    """The state of a finished run at its last step."""
+    _, like = _program(run, data, sharding.make_mesh(1, 1))
+    return _final(folder, like).state
+
+
 def _plan(
     group: list[Path],
     jobs: Mapping[Path, Run],

@@ -16,23 +16,15 @@ ONLY_IN = {
     "orbax": ("checkpoint.py",),
     "matplotlib": ("plots.py",),
     "sklearn": ("classical.py",),
+    "onnx": ("export/",),
 }
 # A room may import rooms to its left.
 ORDER = [
     *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
-    *(
-        "checkpoint",
-        "provenance",
-        "classical",
-        "stats",
-        "wave",
-        "train",
-        "auto",
-        "sweep",
-        "findings",
-    ),
+    *("checkpoint", "provenance", "classical", "stats", "wave", "train", "trained", "export"),
+    *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
     *("console", "show", "tensorboard"),

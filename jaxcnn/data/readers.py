@@ -106,17 +106,26 @@ def folder(root: Path, progress: Progress | None) -> Source:
     return {s: as_split(s, images[owner == s], labels[owner == s]) for s in places}, classes
 
 
-def _decode_files(files: list[Path], progress: Progress | None) -> np.ndarray:
-    """[N, H, W, C]; C is 1 if all are grey, else 3."""
+def decode(file: Path) -> np.ndarray:
+    """A picture uint8, [H, W] if it is grey, else [H, W, 3], RGB."""
     import cv2
 
+    if not file.is_file():
+        raise InputError(f"{str(file)!r} is no file.")
+    stored = np.fromfile(file, np.uint8)
+    # ANYCOLOR keeps grey grey, drops an alpha channel and obeys the camera's orientation tag.
+    picture = cv2.imdecode(stored, cv2.IMREAD_ANYCOLOR) if stored.size else None
+    if picture is None:
+        raise InputError(f"{str(file)!r} is no image that can be decoded.")
+    return picture if picture.ndim == 2 else picture[..., ::-1]  # BGR -> RGB
+
+
+def _decode_files(files: list[Path], progress: Progress | None) -> np.ndarray:
+    """[N, H, W, C]; C is 1 if all are grey, else 3."""
     pictures = []
     for i, file in enumerate(files, 1):
-        # ANYCOLOR keeps grey grey, drops an alpha channel and obeys the camera's orientation tag.
-        picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_ANYCOLOR)
-        if picture is None:
-            raise InputError(f"{str(file)!r} is no image that can be decoded.")
-        pictures.append(picture if picture.ndim == 2 else picture[..., ::-1])  # BGR -> RGB
+        picture = decode(file)
+        pictures.append(picture)
         if picture.shape[:2] != pictures[0].shape[:2]:
             raise InputError(
                 f"images must have one size; {str(file)!r} is {size(picture.shape[:2])},"

@@ -61,7 +61,7 @@ def load(
         _check(data.name, splits, classes)
     except InputError as error:
         raise InputError(f"data.name: {error}") from error.__cause__
-    train, validation, test = (_resized(data, part) for part in _divide(data, splits))
+    train, validation, test = (resized(data, part) for part in _divide(data, splits))
     mean, std = _moments(train.images)
     fingerprint = _fingerprint((train, validation, test), classes)
     covariance = _covariance(train.images, mean)
@@ -131,7 +131,7 @@ def _take(split: Split, index: np.ndarray) -> Split:
     return Split(split.images[index], split.labels[index])
 
 
-def _resized(data: config.Data, split: Split) -> Split:
+def resized(data: config.Data, split: Split) -> Split:
     """Each pixel of a picture of side `data.resize` is the mean over a cell of the stored one."""
     if data.resize is None:
         return split

@@ -95,21 +95,21 @@ def load(
     module, image = _module(model, image)
     tensors, said = files.read(path)
     plain = module.clone(scan=False) if getattr(module, "scan", False) else module
-    like = _flat(_shapes(plain, image) if variables is None else _unstacked(variables))
+    like = _flat(_shapes(plain, image) if variables is None else unstacked(variables))
     tables = {s: names.table(plain, like, s, image) for s in sources(plain)}
     source = max(tables, key=lambda s: len(tables[s].keys() & tensors.keys()))
     table = tables[source]
     if not table.keys() & tensors.keys():
         known = "; ".join(f"{s}: {_some(t)}" for s, t in tables.items())
         raise InputError(
-            f"{path}: none of its tensors ({_some(tensors)}) is one of {_spelled(plain)} by any"
+            f"{path}: none of its tensors ({_some(tensors)}) is one of {spelled(plain)} by any"
             f" name ({known}).{_fitting(tensors)}"
         )
     wrong = _wrong(tensors, table)
     if wrong and strict:
         raise InputError(
             f"{path}: read by its {source} names, it does not fit"
-            f" {_spelled(plain)}.{_fitting(tensors)}\n  " + "\n  ".join(wrong.values())
+            f" {spelled(plain)}.{_fitting(tensors)}\n  " + "\n  ".join(wrong.values())
         )
     if not trust:
         _compare(f"{path}: its", plain, source, said)
@@ -160,7 +160,7 @@ def save(
             raise InputError(f"source: {source!r} is not one of {quoted}.{hint}")
         if not trust:
             _compare("source:", module, source, None)
-        flat = _flat(_unstacked(variables))
+        flat = _flat(unstacked(variables))
         table = names.table(module, flat, source, image)
         said = {f: getattr(module, f) for f in SILENT if hasattr(module, f)}
     # What is not contiguous, safetensors writes as if it were.
@@ -200,8 +200,10 @@ def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _unstacked(variables: Variables) -> Variables:
-    """The inverse of `models.resnet.stacked`; other variables as they are."""
+def unstacked(variables: Variables) -> Variables:
+    """The inverse of `models.resnet.stacked`; other variables as they are. Its arrays [n, ...] come
+    apart, a block each.
+    """
     leaves = {}
     for path, leaf in _flat(variables).items():
         if "_rest/" not in path:
@@ -235,7 +237,7 @@ def _row(model: Model) -> tuple[str, dict[str, Any]]:
     return name, rows[name]
 
 
-def _spelled(model: Model) -> str:
+def spelled(model: Model) -> str:
     """How one types a model."""
     name, fields = _row(model)
     rest = ", ".join(f"{f}={v!r}" for f, v in fields.items())
@@ -263,8 +265,8 @@ def _compare(whose: str, model: Model, source: str, said: files.Said) -> None:
         ours = ", ".join(f"{f}={getattr(model, f)!r}" for f in unlike)
         theirs = ", ".join(f"{f}={v!r}" for f, v in unlike.items())
         raise InputError(
-            f"{whose} {source} names stand for a net with {theirs}, and {_spelled(model)} has"
-            f" {ours}: equal shapes, other answers. {_spelled(model.clone(**unlike))} is that net;"
+            f"{whose} {source} names stand for a net with {theirs}, and {spelled(model)} has"
+            f" {ours}: equal shapes, other answers. {spelled(model.clone(**unlike))} is that net;"
             " where the names mislead, trust=True."
         )
 
@@ -292,7 +294,7 @@ def _fitting(tensors: files.Tensors) -> str:
         except InputError:  # a net of another number of classes cannot be
             continue
         if not _wrong(tensors, table):
-            found.add(_spelled(fit))
+            found.add(spelled(fit))
     return f" {' or '.join(sorted(found))} fits." if found else ""
 
 
