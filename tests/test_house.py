@@ -15,6 +15,8 @@ ONLY_IN = {
     "tensorflow": ("data/prepare.py",),
     "orbax": ("checkpoint.py",),
     "matplotlib": ("plots.py",),
+    "grain": ("data/stream.py",),
+    "array_record": ("data/photos.py", "data/shards.py"),
     "sklearn": ("classical.py",),
 }
 # A room may import rooms to its left.
@@ -25,7 +27,7 @@ ORDER = [
     *("checkpoint", "provenance", "classical", "stats", "train", "auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("console", "show", "tensorboard"),
+    *("evaluate", "console", "show", "tensorboard"),
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
