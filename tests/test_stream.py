@@ -9,8 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import jax
@@ -336,29 +339,65 @@ def test_a_file_that_is_small_enough_is_kept_as_it_is(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
+import multiprocessing, os, signal, sys
 from pathlib import Path
 from jaxcnn.data import shards
 
 if __name__ == "__main__":
     def progress(done, total):
         if done >= 20:
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    shards.prepare(Path(sys.argv[1]), Path(sys.argv[2]), side=20, shard_size=10, workers=1,
+    root, to, workers = sys.argv[1:]
+    shards.prepare(Path(root), Path(to), side=20, shard_size=10, workers=int(workers),
                    progress=progress)
 """
 
 
-def test_a_killed_preparation_goes_on_with_what_is_missing(folder, tmp_path, environment):
-    script, to = tmp_path / "killed.py", tmp_path / "shards"
+@pytest.fixture
+def killed(tmp_path: Path, folder: Path, environment: dict[str, str]) -> Callable[..., list[int]]:
+    """A preparation that is killed after two shards -> the ids of its processes."""
+    script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    environment = environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    killed = subprocess.run([sys.executable, script, folder, to], env=environment, timeout=60)
-    assert killed.returncode == -signal.SIGKILL
+    own = environment | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(to: Path, workers: int) -> list[int]:
+        arguments = [sys.executable, script, folder, to, str(workers)]
+        done = subprocess.run(arguments, env=own, timeout=60, stdout=subprocess.PIPE, text=True)
+        assert done.returncode == -signal.SIGKILL
+        return [int(process) for process in done.stdout.split()]
+
+    return run
+
+
+def alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_of_a_killed_preparation_no_process_stays(killed, tmp_path):
+    processes = killed(tmp_path / "shards", 2)
+    assert len(processes) == 2
+    end = time.monotonic() + 20
+    while any(map(alive, processes)) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [process for process in processes if alive(process)]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left
+
+
+def test_a_killed_preparation_goes_on_with_what_is_missing(folder, tmp_path, killed):
+    to = tmp_path / "shards"
+    killed(to, 1)
     whole = sorted(to.glob("train-*"))
-    assert 2 <= len(whole) < 5
-    before = {path: path.stat().st_mtime_ns for path in whole[:2]}
+    assert len(whole) == 2
+    before = {path: path.stat().st_mtime_ns for path in whole}
     with pytest.raises(InputError, match="neither index.json"):
         train(to)
     with (to / "begun.jsonl").open("a") as log:
@@ -371,17 +410,19 @@ def test_a_killed_preparation_goes_on_with_what_is_missing(folder, tmp_path, env
     fresh = shards.prepare(folder, tmp_path / "fresh", **options)
     assert index == fresh
     # Whole, it is only looked through; what is damaged is made again.
-    times = {path: path.stat().st_mtime_ns for path in to.glob("train-*")}
-    victim, short = sorted(times)[1:3]
+    victim, short = sorted(to.glob("train-*"))[1:3]
     raw = bytearray(victim.read_bytes())
     raw[-100] ^= 1
     victim.write_bytes(raw)
     short.write_bytes(short.read_bytes()[:-1])
     with pytest.raises(InputError, match="bytes, not"):
         train(to)
+    times = {path: path.stat().st_mtime_ns for path in to.glob("train-*")}
     assert shards.prepare(folder, to, **options) == fresh
     again = {path: path.stat().st_mtime_ns for path in to.glob("train-*")}
     assert {path for path in times if times[path] != again[path]} == {victim, short}
+    for path in again:
+        assert path.read_bytes() == (tmp_path / "fresh" / path.name).read_bytes()
 
 
 def test_shards_that_do_not_fit(folder, tmp_path):
@@ -424,11 +465,23 @@ def test_inputs_are_what_the_weights_were_trained_on():
     np.testing.assert_allclose(evaluate.caffe_input(pixel).ravel(), caffe, rtol=1e-5)
 
 
+def opinionated() -> tuple[Any, Any]:
+    """A ResNet-20 that tells pictures and crops apart and is sure of none, unlike a new one."""
+    model = models.create_model("resnet20")
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    x = np.stack([photo(100 * i, 32, 32) for i in range(10)]) / 255
+    x = ((x - evaluate.MEAN) / evaluate.STD).astype(np.float32)
+    logits = np.asarray(model.apply(variables, x, train=False)[0])
+    scale = logits.std(0).mean()
+    fc = variables["params"]["fc"]
+    fc = {"kernel": fc["kernel"] / scale, "bias": jnp.asarray(-logits.mean(0) / scale)}
+    return model, variables | {"params": variables["params"] | {"fc": fc}}
+
+
 @pytest.mark.parametrize("crops", [1, 10])
 def test_predictions_are_the_mean_over_the_crops(crops):
-    model = models.create_model("resnet20")
+    model, variables = opinionated()
     images = np.stack([photo(i, 36, 36) for i in range(3)])
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     got = evaluate.predict(model, variables, jnp.asarray(images), 32, crops, "torchvision")
     want = []
     for top, left in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)] if crops == 10 else [(2, 2)]:
@@ -477,8 +530,7 @@ def test_places_of_some_classes_among_all(tmp_path):
 @pytest.fixture(scope="module")
 def weighted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """A ResNet-20 with random weights, as a file."""
-    model = models.create_model("resnet20")
-    variables = model.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3)), train=False)
+    _, variables = opinionated()
     path = tmp_path_factory.mktemp("weights") / "resnet20.npz"
     weights.save(path, variables, model="resnet20")
     return path, variables
@@ -496,6 +548,7 @@ def test_evaluate_on_the_command_line(weighted, tmp_path, command):
     logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
     order, labels = np.argsort(-np.asarray(logits), -1), np.array([n for _, n in read])
     wrong = [int((order[:, :k] != labels[:, None]).all(-1).sum()) for k in (1, 5)]
+    assert len(np.unique(order[:, 0])) > 1  # a net that says the same of all would show nothing
     arguments = ("evaluate", "resnet20", "--weights", path, "--data", tmp_path, "--resize", 36)
     record = tmp_path / "record.json"
     code, out, err = command(*arguments, "--batch-size", 9, "--out", record)
@@ -523,6 +576,26 @@ def test_evaluate_on_the_command_line(weighted, tmp_path, command):
     assert code == 0, err
     assert "resnet20, 10 crops, here" in out
     assert json.loads(record.read_text())["pictures"] in (11, 12)
+
+
+def test_evaluate_on_some_of_the_classes(weighted, tmp_path, command):
+    path, variables = weighted
+    make(tmp_path, "val", 8, CLASSES[1:4])
+    (tmp_path / "synsets.txt").write_text("".join(f"{name} a word\n" for name in CLASSES[::-1]))
+    source = open_split(tmp_path, "validation", 32)
+    x = np.stack([source.read(i)[0] for i in range(24)]) / 255
+    x = ((x - evaluate.MEAN) / evaluate.STD).astype(np.float32)
+    logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
+    best = np.asarray(logits).argmax(-1)
+    wrong, as_first = (int((best != np.repeat(p, 8)).sum()) for p in ([1, 2, 3], [0, 1, 2]))
+    assert wrong != as_first
+    record = tmp_path / "record.json"
+    code, _, err = command(
+        *("evaluate", "resnet20", "--weights", path, "--data", tmp_path, "--resize", 32),
+        *("--synsets", tmp_path / "synsets.txt", "--batch-size", 9, "--out", record),
+    )
+    assert code == 0, err
+    assert json.loads(record.read_text())["top1"]["errors"] == wrong
 
 
 def test_evaluate_refuses_before_long_work(weighted, tmp_path, command):
