@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from PIL import Image
 from jaxcnn import evaluate, models, weights
 from jaxcnn.config import InputError
 from jaxcnn.data import photos, shards
+from jaxcnn.data import stream as stream_module
 from jaxcnn.data.photos import open_split
 from jaxcnn.data.pictures import Unreadable, decode, square
 from jaxcnn.data.stream import LEFT_OUT, Stream
@@ -208,6 +210,8 @@ def test_positions_and_numbers_that_do_not_fit(folder):
     for other in (Stream(source, 6), Stream(source, 5, seed=1), Stream(source, 5, training=True)):
         with pytest.raises(InputError, match="of another stream"):
             other.batches(saved)
+    with pytest.raises(InputError, match="--workers: -1"):
+        Stream(source, 5).batches(processes=-1)
     for wrong, words in (
         ({"batch_size": 0}, "batch_size: 0"),
         ({"batch_size": 48, "training": True}, "more than the 47 pictures"),
@@ -271,6 +275,14 @@ def test_a_folder_of_which_nothing_can_be_read(tmp_path):
     (tmp_path / "train" / "a" / "b.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="none of 100 pictures from a/b.jpg on"):
         taken(Stream(train(tmp_path), 1, training=True))
+
+
+def test_too_little_shared_memory_is_said_before_a_process_dies_of_it(folder, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=2**26)  # Docker's 64 MB
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(stream_module, "SHARED_MEMORY", folder)
+    with pytest.raises(InputError, match="--workers: 2 .* up to 96 MB of .*, which has 67 MB"):
+        Stream(open_split(folder, "train", 1000), 4).batches(processes=2)
 
 
 def test_folders_that_do_not_fit(tmp_path):
@@ -432,6 +444,8 @@ def test_shards_that_do_not_fit(folder, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             shards.prepare(folder, tmp_path, **changes)
+    with pytest.raises(InputError, match="--to: is for folders"):
+        shards.prepare(folder / "absent", tmp_path)
     for form, side in (("jpeg", 21), ("pixels", 19)):
         to = tmp_path / form
         shards.prepare(folder, to, side=SIDE, form=form, shard_size=50, workers=1)

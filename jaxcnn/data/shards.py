@@ -53,6 +53,8 @@ def prepare(
             raise InputError(f"{name}: {value} is not allowed; it must be at least 1.")
     if form not in photos.FORMS:
         raise InputError(f"--form: {form!r} is not one of {', '.join(map(repr, photos.FORMS))}.")
+    if not root.is_dir():
+        raise InputError(f"--to: is for folders of pictures, and {str(root)!r} is none.")
     splits = photos.folders(root, side)
     to.mkdir(parents=True, exist_ok=True)
     try:

@@ -99,6 +99,8 @@ class Stream:
 
         Raises `InputError` for the position of another stream.
         """
+        if processes < 0:
+            raise InputError(f"--workers: {processes} is not allowed; it must be at least 0.")
         if isinstance(position, Mapping):
             if position.get("stream") != self.fingerprint:
                 raise InputError(
