@@ -129,14 +129,16 @@ def evaluate(
     limit: int | None = None,
     workers: int = 0,
     trust: bool = False,
+    devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """The model `name` with the weights in `path`, on the pictures of `source`.
 
     `places` are the model's outputs for the classes of the source (`output_places`); `kind` is one
-    of `INPUTS`; `limit` pictures are drawn by seed 0. Raises `InputError` before anything is
-    decoded if model, weights and pictures do not fit.
+    of `INPUTS`; `limit` pictures are drawn by seed 0; each batch is split over `devices`, by
+    default all accelerators. Raises `InputError` before anything is decoded if model, weights and
+    pictures do not fit.
     """
     if crops not in PROTOCOLS:
         raise InputError(f"--crops: {crops} is not one of {', '.join(map(str, PROTOCOLS))}.")
@@ -153,7 +155,10 @@ def evaluate(
     stream = Stream(source, batch_size, examples=limit)
     total = min(len(source), limit or len(source))
     variables, _ = weights.load(path, model, trust=trust)
-    mesh = sharding.make_mesh(1, len(jax.devices()))
+    # One CPU device has all cores, and convolutions by oneDNN cannot be split over several.
+    if devices is None:
+        devices = jax.devices()[:1] if jax.default_backend() == "cpu" else jax.devices()
+    mesh = sharding.make_mesh(1, len(devices), devices)
     variables = sharding.put(mesh, variables)
     step = _compiled(model, variables, mesh, stream, crop, crops, kind)
     where = np.array([*places, LEFT_OUT], np.int32)  # LEFT_OUT is the last one's index

@@ -612,6 +612,18 @@ def test_evaluate_on_some_of_the_classes(weighted, tmp_path, command):
     assert json.loads(record.read_text())["top1"]["errors"] == wrong
 
 
+def test_devices_share_a_batch_that_they_do_not_divide(weighted, tmp_path):
+    path, _ = weighted
+    make(tmp_path, "val", 3)
+    source = open_split(tmp_path, "validation", 32)
+    alone, shared = (
+        evaluate.evaluate("resnet20", path, source, batch_size=9, devices=jax.devices()[:n])
+        for n in (1, 8)
+    )
+    assert (alone.pictures, alone.errors) == (shared.pictures, shared.errors)
+    assert alone.pictures == 30 and 0 < alone.errors[1] < 30
+
+
 def test_evaluate_refuses_before_long_work(weighted, tmp_path, command):
     path, _ = weighted
     make(tmp_path, "train", 1, CLASSES[:4])
