@@ -12,6 +12,7 @@ counter restores it as well. Epoch e of seed s has one order, whatever the numbe
 of n takes each n-th picture of it.
 """
 
+import gc
 import hashlib
 import json
 import shutil
@@ -118,7 +119,7 @@ class Batches(Iterator[Arrays]):
         self, stream: Stream, start: int, processes: int, tell: Callable[[str], None] | None
     ) -> None:
         self._stream, self._batch, self._tell = stream, start, tell
-        self._fingerprint = stream.fingerprint
+        self._fingerprint, self._processes = stream.fingerprint, processes
         self._iterator: Any = iter(_pipeline(stream, start, processes))
         self.unreadable: dict[str, str] = {}  # name -> why, of those met so far
 
@@ -139,6 +140,11 @@ class Batches(Iterator[Arrays]):
     def close(self) -> None:
         if hasattr(self._iterator, "close"):  # that of no batches has none
             self._iterator.close()
+        self._iterator = iter(())
+        if self._processes:
+            # grain's iterators refer to each other and to each process's last batch, whose shared
+            # memory would be told of as leaked at the end of the program.
+            gc.collect()
 
     def __enter__(self) -> "Batches":
         return self
