@@ -12,6 +12,8 @@ Examples:
   python launch.py collect --all --preset quick            their records in small files, to commit
   python launch.py report --from results                   all reports again, from those files
   python launch.py prepare cifar10                         fetch a TFDS data set
+  python launch.py prepare ILSVRC2012 --to imagenet-256    shards of a folder of pictures
+  python launch.py evaluate vgg16 --weights vgg16.pth --data imagenet-256
   python launch.py table layers lenet5                     every layer: parameters, MACs, field
   python launch.py plot architectures                      accuracy against operations
   python launch.py export RUN --to onnx                    a trained model for other programs
@@ -60,6 +62,8 @@ Kind = Annotated[
     arg(help="What the table is of."),
 ]
 Format = Literal["terminal", "markdown", "csv", "latex"]
+
+NAMED = 10  # unreadable pictures that are told by name
 
 console = Console(highlight=False)
 
@@ -258,20 +262,136 @@ def collect(
 
 
 def prepare(
-    name: Annotated[Positional[str], arg(metavar="NAME", help="A TFDS builder, e.g. cifar10.")],
+    name: Annotated[
+        Positional[str], arg(metavar="NAME", help="A TFDS builder, e.g. cifar10; or a folder.")
+    ],
     archives: Annotated[
         Path | None, arg(metavar="DIR", help="Take the archives from here, not the network.")
     ] = None,
     data_dir: DataDir = None,
+    to: Annotated[
+        Path | None, arg(metavar="DIR", help="Of a folder: write its pictures there, as shards.")
+    ] = None,
+    form: Annotated[
+        Literal["jpeg", "pixels"],
+        arg(help="Of the shards: whole pictures, or the middle square decoded (larger, faster)."),
+    ] = "jpeg",
+    side: Annotated[int, arg(help="Of the shards: the shorter side, in pixels.")] = 256,
+    shard_size: Annotated[int, arg(help="Pictures in a shard.")] = 1024,
+    workers: Annotated[int | None, arg(help="Processes; else as many as cores.")] = None,
 ) -> None:
-    """Download a TFDS data set for `data.name`, or take it from local archives. Needs the extra
-    `prep`.
+    """Download a TFDS data set for `data.name`, or take it from local archives: needs the extra
+    `prep`. Or make shards, which are read fast, of a folder train/CLASS/*, val/CLASS/*.
+
+    The same command goes on where it was stopped, and makes damaged shards again.
 
     Example: python launch.py prepare cifar10
+    Example: python launch.py prepare ILSVRC2012 --to imagenet-256
     """
-    from jaxcnn.data import prepare as preparation
+    if to is None:
+        from jaxcnn.data import photos
+        from jaxcnn.data import prepare as preparation
 
-    preparation.prepare(name, data_dir, archives, console.print)
+        if photos.is_folder(Path(name)):
+            raise InputError(f"--to: {name!r} is a folder; where are its shards to be written?")
+        preparation.prepare(name, data_dir, archives, console.print)
+        return
+    from jaxcnn.console import counted
+    from jaxcnn.data import shards
+
+    with counted(console, "preparing", "pictures") as progress:
+        index = shards.prepare(
+            Path(name),
+            to,
+            side=side,
+            form=form,
+            shard_size=shard_size,
+            workers=workers,
+            progress=progress,
+        )
+    for split, entry in index["splits"].items():
+        console.print(
+            f"{to}: {split}, {entry['pictures']:,} pictures in {len(entry['shards']):,} shards;"
+            f" {entry['unreadable']:,} could not be read"
+            + (" (index.json names them)" if entry["unreadable"] else ""),
+            soft_wrap=True,
+        )
+
+
+def evaluate(
+    model: Annotated[Positional[str], arg(metavar="MODEL", help="E.g. resnet50_v1.5.")],
+    weights: Annotated[Path, arg(metavar="FILE", help=".pth, .safetensors, .npz or Keras's .h5.")],
+    data: Annotated[Path, arg(metavar="DIR", help="val/CLASS/*.JPEG, or shards of `prepare`.")],
+    crops: Annotated[
+        Literal[1, 10], arg(help="The centre; or corners, centre and their mirror images.")
+    ] = 1,
+    batch_size: Annotated[int, arg(help="Pictures at once.")] = 64,
+    limit: Annotated[int | None, arg(help="Only so many pictures, drawn by seed 0.")] = None,
+    synsets: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="All classes of the model, one a line: DIR has some of them."),
+    ] = None,
+    split: Literal["validation", "test", "train"] = "validation",
+    resize: Annotated[int, arg(help="The shorter side before cropping, in pixels.")] = 256,
+    kind: Annotated[
+        Literal["torchvision", "caffe"] | None,
+        arg(name="input", help="What the net takes; else caffe for Keras's nets, torchvision."),
+    ] = None,
+    workers: Annotated[int, arg(help="Processes that decode; 0: threads of this one.")] = 0,
+    trust: Annotated[
+        bool, arg(help="The file's net is the model, whatever its tensors' names say.")
+    ] = False,
+    out: Annotated[Path | None, arg(metavar="FILE", help="Write it as JSON, too.")] = None,
+) -> None:
+    """Top-1 and top-5 error of given weights on a folder of pictures or on shards, with 95 %
+    intervals (Wilson's), beside what is published.
+
+    Example: python launch.py evaluate resnet50_v1.5 --weights resnet50.pth --data ILSVRC2012
+    """
+    from jaxcnn import backend, listing, records
+    from jaxcnn import evaluate as evaluation
+    from jaxcnn.console import counted
+    from jaxcnn.data import photos
+
+    backend.set_up()
+    source = photos.open_split(data, split, resize)
+    named = None if synsets is None else evaluation.read_synsets(synsets)
+    where = evaluation.output_places(source.classes, evaluation.build(model), named)
+    with counted(console, model, "pictures") as progress:
+        result = evaluation.evaluate(
+            model,
+            weights,
+            source,
+            places=where,
+            crops=crops,
+            kind=kind,
+            batch_size=batch_size,
+            limit=limit,
+            workers=workers,
+            trust=trust,
+            progress=progress,
+        )
+    if result.unreadable:
+        names = [f"{name}: {why}" for name, why in sorted(result.unreadable.items())]
+        more = f"\n  and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        console.print(
+            f"[yellow]note:[/] {len(names)} pictures could not be read and are left out:\n  "
+            + "\n  ".join(names[:NAMED])
+            + more,
+            soft_wrap=True,
+        )
+    if result.pictures == 0:
+        raise InputError(f"--data: none of the pictures of {split} in {str(data)!r} can be read.")
+    rows = evaluation.table(model, result, crops)
+    listing.show(rows, console)
+    speed = result.pictures / result.seconds
+    console.print(f"{result.pictures:,} pictures, {speed:,.1f} pictures/s", soft_wrap=True)
+    if out is not None:
+        written = {"command": records.command(), "model": model, "weights": str(weights)}
+        written |= {"data": str(data), "split": split, "fingerprint": source.fingerprint}
+        written |= {"resize": resize, "crops": crops, "limit": limit} | result.as_json()
+        records.write_json(out, written)
+        console.print(f"Written: {out}", soft_wrap=True)
 
 
 def native() -> None:
@@ -427,6 +547,7 @@ COMMANDS = {
     "report": report,
     "collect": collect,
     "prepare": prepare,
+    "evaluate": evaluate,
     "native": native,
     "table": table,
     "plot": plot,

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -82,6 +82,30 @@ class Display:
             share = 100 * done / max(1, self._total)
             line = f"{self._title}: {share:3.0f} % of {self._total} run-steps; {news}"
             self._console.print(line, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def counted(console: Console, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Within, the function given is told (done, total): a bar on a terminal, else a line now and
+    then.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+    times = (TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
+    on = console.is_terminal
+    bar = Progress(*columns, *times, console=console, transient=True, disable=not on)
+    spoke = time.monotonic()
+    task = bar.add_task(title, total=None)
+
+    def tell(done: int, total: int) -> None:
+        nonlocal spoke
+        bar.update(task, completed=done, total=total)
+        if not on and time.monotonic() - spoke > LINE_SECONDS:
+            spoke = time.monotonic()
+            share = 100 * done / max(1, total)
+            console.print(f"{title}: {share:3.0f} % of {total:,} {unit}", soft_wrap=True)
+
+    with bar:
+        yield tell
 
 
 def _quality(means: dict[str, Any]) -> str:

@@ -25,18 +25,8 @@ def test_help_answers_everywhere(command: Launch) -> None:
     for arguments in ((), ("--help",)):
         code, out, _ = command(*arguments)
         assert code == 0 and "python launch.py run relu_vs_sigmoid --preset quick" in out
-    for name in (
-        "list",
-        "show",
-        "run",
-        "report",
-        "collect",
-        "prepare",
-        "table",
-        "plot",
-        "export",
-        "predict",
-    ):
+    commands = ("list", "show", "run", "report", "collect", "prepare", "evaluate", "table", "plot")
+    for name in (*commands, "export", "predict"):
         code, out, _ = command(name, "--help")
         assert code == 0 and "usage: launch.py" in out
         assert name == "list" or "Example: python launch.py" in out

@@ -15,6 +15,8 @@ ONLY_IN = {
     "tensorflow": ("data/prepare.py",),
     "orbax": ("checkpoint.py",),
     "matplotlib": ("plots.py",),
+    "grain": ("data/stream.py",),
+    "array_record": ("data/photos.py", "data/shards.py"),
     "sklearn": ("classical.py",),
     "onnx": ("export/",),
 }
@@ -27,7 +29,7 @@ ORDER = [
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("console", "show", "tensorboard"),
+    *("evaluate", "console", "show", "tensorboard"),
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),

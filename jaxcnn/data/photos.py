@@ -1,0 +1,224 @@
+"""Where pictures that do not fit in memory lie: a folder of files by class, or shards made of one.
+
+A source has `classes`, `fingerprint` (of its pictures' names, in order), a length, and by index
+`read(i)`: the square picture [S, S, 3] uint8 and its label, and `name(i)`. The shards of a folder
+hold its pictures in its order, unreadable ones too: picture i is picture i of the folder.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxcnn.config import InputError, suggest
+from jaxcnn.data import pictures, readers
+from jaxcnn.data.pictures import Unreadable
+
+INDEX = "index.json"
+FORMS = ("jpeg", "pixels")
+HEADER = struct.Struct("<iH")  # of a record: label, length of the name; then name and picture
+SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+
+
+class Source(Protocol):
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def side(self) -> int: ...
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str: ...
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """[S, S, 3] uint8, label; raises `Unreadable`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Folder:
+    """The files `root/CLASS/*`, sorted; labels are the places of the classes."""
+
+    root: Path
+    classes: tuple[str, ...]
+    side: int
+    # Both [N]. The names are bytes: a million of them travel to every process that decodes.
+    names: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return f"{self.classes[self.labels[index]]}/{os.fsdecode(self.names[index])}"
+
+    def part(self, start: int, end: int) -> "Folder":
+        """The pictures from `start` to before `end`."""
+        own = slice(start, end)
+        return replace(self, names=self.names[own], labels=self.labels[own])
+
+    def load(self, index: int) -> tuple[bytes, int]:
+        """The file as it is, and its label."""
+        return (self.root / self.name(index)).read_bytes(), int(self.labels[index])
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        data, label = self.load(index)
+        return pictures.square(pictures.decode(data, self.side)), label
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """What `shards.prepare` wrote: a split of it."""
+
+    files: tuple[Path, ...]
+    classes: tuple[str, ...]
+    side: int
+    form: str
+    stored: int  # the shorter side of its pictures
+    fingerprint: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    @cached_property
+    def _records(self) -> Any:
+        from array_record.python import array_record_data_source as array_record
+
+        return array_record.ArrayRecordDataSource([str(file) for file in self.files])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the open files: another process opens its own."""
+        return {name: value for name, value in vars(self).items() if name != "_records"}
+
+    def _record(self, index: int) -> tuple[int, str, bytes]:
+        [record] = self._records.__getitems__([index])
+        label, length = HEADER.unpack_from(record)
+        end = HEADER.size + length
+        return label, os.fsdecode(record[HEADER.size : end]), record[end:]
+
+    def name(self, index: int) -> str:
+        return self._record(index)[1]
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        label, _, data = self._record(index)
+        if not data:
+            raise Unreadable("it could not be read when the shards were made")
+        if self.form == "pixels":
+            shape = (self.stored, self.stored, 3)
+            return np.frombuffer(data, np.uint8).reshape(shape), label
+        return pictures.square(pictures.decode(data, self.side)), label
+
+
+def record(label: int, name: str, picture: bytes) -> bytes:
+    """As `Shards` reads it; an empty picture is one that could not be read."""
+    raw = os.fsencode(name)
+    return HEADER.pack(label, len(raw)) + raw + picture
+
+
+def open_split(root: Path, split: str, side: int) -> Source:
+    """A split of the folder or of the shards in `root`, its pictures squares of `side` pixels.
+
+    Raises `InputError` where it is not there, and for shards whose pictures cannot be of that size
+    or whose files are not as the index says.
+    """
+    if not root.is_dir():
+        raise InputError(f"--data: {str(root)!r} is no folder.")
+    found = shards(root, side) if (root / INDEX).is_file() else folders(root, side)
+    if split not in found:
+        raise InputError(
+            f"--split: {str(root)!r} has no {split!r}, only {', '.join(found)}."
+            f"{suggest(split, found)}"
+        )
+    return found[split]
+
+
+def is_folder(root: Path) -> bool:
+    return any((root / n).is_dir() for names in SPLITS.values() for n in names)
+
+
+def folders(root: Path, side: int) -> dict[str, Folder]:
+    """The splits of a folder; the classes are those of train/ where there is one."""
+    places = {
+        split: next((root / n for n in names if (root / n).is_dir()), None)
+        for split, names in SPLITS.items()
+    }
+    there = {split: place for split, place in places.items() if place is not None}
+    if not there:
+        raise InputError(
+            f"{str(root)!r} has neither {INDEX} (of prepared shards) nor a folder train/,"
+            " validation/, val/ or test/ with a folder of pictures for each class."
+        )
+    classes: tuple[str, ...] = ()
+    found = {}
+    for split, place in there.items():
+        own = sorted(entry.name for entry in os.scandir(place) if entry.is_dir())
+        if not own:
+            raise InputError(f"{str(place)!r} has no folders of pictures, one a class.")
+        classes = classes or tuple(own)
+        if strange := sorted(set(own) - set(classes)):
+            first = next(iter(there.values()))
+            raise InputError(
+                f"{str(place)!r}: {', '.join(strange[:3])}: {first.name}/ has no such class."
+            )
+        found[split] = _folder(place, classes, side)
+    return found
+
+
+def _folder(place: Path, classes: tuple[str, ...], side: int) -> Folder:
+    names: list[bytes] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        if not (place / name).is_dir():
+            continue
+        entries = (os.fsencode(e.name) for e in os.scandir(place / name))
+        own = sorted(e for e in entries if os.fsdecode(e).lower().endswith(readers.SUFFIXES))
+        if not own:
+            raise InputError(
+                f"{str(place / name)!r} has no picture ({', '.join(readers.SUFFIXES)})."
+            )
+        names += own
+        labels += [label] * len(own)
+    numbers = np.array(labels, np.int32)
+    listed = b"\n".join([*map(os.fsencode, classes), *names, numbers.tobytes()])
+    fingerprint = hashlib.sha256(listed).hexdigest()
+    return Folder(place, classes, side, np.array(names), numbers, fingerprint)
+
+
+def shards(root: Path, side: int) -> dict[str, Shards]:
+    """The splits of shards that are whole."""
+    try:
+        index = json.loads((root / INDEX).read_text())
+        form, stored, classes = index["form"], index["side"], tuple(index["classes"])
+        splits = {split: _split(root, entry) for split, entry in index["splits"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{str(root / INDEX)!r} is no index of shards ({error}). Prepare them again."
+        ) from error
+    if side > stored or (form == "pixels" and side != stored):
+        least = "with" if form == "pixels" else "at or below"
+        raise InputError(
+            f"--resize: {side} is not possible: the shards in {str(root)!r} hold {form} of shorter"
+            f" side {stored}. Evaluate {least} {stored}, or prepare others: prepare --side {side}."
+        )
+    return {
+        split: Shards(files, classes, side, form, stored, fingerprint, count)
+        for split, (files, fingerprint, count) in splits.items()
+    }
+
+
+def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, int]:
+    files = tuple(root / shard["file"] for shard in entry["shards"])
+    for file, shard in zip(files, entry["shards"], strict=True):
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard["bytes"]:
+            state = "is not there" if size is None else f"has {size} bytes, not {shard['bytes']}"
+            raise InputError(f"{str(file)!r} {state}. The same `prepare` again makes it anew.")
+    return files, entry["fingerprint"], entry["pictures"]
