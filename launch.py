@@ -288,7 +288,11 @@ def prepare(
     Example: python launch.py prepare cifar10
     Example: python launch.py prepare ILSVRC2012 --to imagenet-256
     """
+    if to is not None and archives is not None:
+        raise InputError("--archives: has no use beside --to, which makes shards of a folder.")
     if to is None:
+        if (form, side, shard_size, workers) != ("jpeg", 256, 1024, None):
+            raise InputError("--form, --side, --shard-size, --workers: of shards; name their --to.")
         from jaxcnn.data import photos
         from jaxcnn.data import prepare as preparation
 
@@ -584,7 +588,7 @@ def _call(args: list[str]) -> int | None:
 def _explain(error: BaseException) -> int:
     complain = Console(stderr=True, highlight=False)
     if isinstance(error, KeyboardInterrupt):
-        complain.print("Stopped at once; the same command goes on from the last checkpoint.")
+        complain.print("Stopped at once; the same command goes on from what is on disk.")
         return 130
     text = str(error)
     if isinstance(error, OSError) and error.strerror:

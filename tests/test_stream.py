@@ -644,6 +644,10 @@ def test_evaluate_refuses_before_long_work(weighted, tmp_path, command):
     assert code == 2 and "--resize: 31 is less than the 32 pixels of 'resnet20'" in err
     code, _, err = command("prepare", tmp_path)
     assert code == 2 and "--to: " in err
+    code, _, err = command("prepare", "cifar10", "--side", 64)
+    assert code == 2 and "--side, --shard-size, --workers: of shards; name their --to" in err
+    code, _, err = command("prepare", tmp_path, "--to", tmp_path / "s", "--archives", tmp_path)
+    assert code == 2 and "--archives: has no use beside --to" in err
     code, _, err = command("evaluate", "lenet5", *line[2:])
     assert code == 2 and "channel" in err
     code, _, err = command("evaluate", "resnet21", *line[2:])
