@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from jaxcnn import backend, losses, probes, step
 from jaxcnn.config import Run, batch_size, steps_per_epoch
 from jaxcnn.losses import Sums
+from jaxcnn.native.fused import fused
 from jaxcnn.step import Numbers, Problem, State
 
 T = TypeVar("T")
@@ -115,12 +116,14 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
         return lax.fori_loop(0, n, one, carry)
 
+    judge = fused(functools.partial(step.eval_step, run, problem))
+
     def evaluate(state: State, data: Resident, start: jax.Array, count: jax.Array) -> Sums:
         def one(i: jax.Array, sums: Sums) -> Sums:
             rows = start + i * EVAL_BATCH + jnp.arange(EVAL_BATCH)
             mask = (rows < start + count).astype(jnp.float32)
             images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
-            new = step.eval_step(run, problem, state, images, labels, data.moments, mask)
+            new = judge(state, images, labels, data.moments, mask)
             return jax.tree.map(jnp.add, sums, new)
 
         return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))

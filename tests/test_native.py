@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_kernels import convolutions, fuzz, lax_conv
 
-from jaxcnn import kernels, native
+from jaxcnn import kernels, models, native
 from jaxcnn.config import InputError
+from jaxcnn.native.fused import fused
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,52 @@ assert both.tolist() == [*losses([0]), *losses([1])], both
         cwd=Path(__file__).resolve().parent.parent,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+# Name -> fields, how many convolutions take a bias in, and how many ReLU with it: the second of a
+# residual block is added to the shortcut first.
+NETS = {
+    "resnet20": ({"widths": (4, 8, 16)}, 9, 10),
+    "vgg11_cifar": ({"widths": (4, 8, 8), "head": (8,)}, 0, 4),
+    "alexnet_cifar": ({"widths": (4, 8, 8, 8, 8), "head": (8,)}, 0, 5),
+    "googlenet_cifar": ({"width_multiplier": 0.25}, 0, 37),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETS)
+def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> None:
+    fields, biases, relus = NETS[name]
+    net = models.create_model(name, classes=10, **fields)
+    x = jax.random.normal(jax.random.key(1), (5, 32, 32, 3))
+    variables = jax.jit(lambda: net.init(jax.random.key(0), x, train=False))()
+    leaves, tree = jax.tree.flatten(variables)  # biases of 0 and deviations of 1 would hide errors
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    moved = [
+        leaf * jax.random.uniform(key, leaf.shape, minval=0.5, maxval=1.5) + 0.05
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    variables = jax.tree.unflatten(tree, moved)
+
+    def logits(variables: Any, x: jax.Array) -> jax.Array:
+        return net.apply(variables, x, train=False)[0]
+
+    expected = jax.jit(logits)(variables, x)
+    found = jax.jit(fused(logits))(variables, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+    program = str(jax.make_jaxpr(fused(logits))(variables, x))
+    count = [program.count(f"target_name={target}\n") for target in native.BIASED]
+    assert count == [biases, relus] and f"target_name={native.FORWARD}\n" not in program
+
+
+@pytest.mark.slow
+def test_a_convolution_that_is_used_twice_is_computed_once(library: Path) -> None:
+    x, w = (jax.random.normal(jax.random.key(i), (3, 3, 4, 4)) for i in range(2))
+
+    def f(x: jax.Array, w: jax.Array) -> jax.Array:
+        y = kernels.conv(x, w)
+        minus = 2.0 - y / 3.0  # neither a division nor a subtraction from a number goes into it
+        return jnp.maximum(3.0 * kernels.conv(x, w) - 1.0, 0.0) + y * minus
+
+    np.testing.assert_allclose(fused(f)(x, w), f(x, w), rtol=1e-4, atol=1e-4)
+    assert str(jax.make_jaxpr(fused(f))(x, w)).count("ffi_call[") == 2

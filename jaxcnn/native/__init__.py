@@ -24,7 +24,9 @@ import numpy as np
 from jaxcnn.config import InputError
 
 SOURCE = Path(__file__).with_name("convolution.cc")
-TARGETS = ("jaxcnn_conv", "jaxcnn_conv_input", "jaxcnn_conv_kernel")
+FORWARD = "jaxcnn_conv"
+BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
+TARGETS = (FORWARD, *BIASED, "jaxcnn_conv_input", "jaxcnn_conv_kernel")
 
 Pair = tuple[int, int]
 
@@ -90,7 +92,31 @@ def conv(
         (n + sum(pad) - k) // step + 1
         for n, pad, k, step in zip(x.shape[1:3], pads, w.shape[:2], stride, strict=True)
     )
-    return _call("jaxcnn_conv", (x.shape[0], rows, columns, w.shape[3]), x, w, stride, pads, groups)
+    return forward(x, w, (x.shape[0], rows, columns, w.shape[3]), stride, pads, groups)
+
+
+def forward(
+    x: jax.Array,
+    w: jax.Array,
+    shape: tuple[int, ...],
+    stride: Pair,
+    pads: tuple[Pair, Pair],
+    groups: int,
+    bias: jax.Array | None = None,
+    relu: bool = False,
+) -> jax.Array:
+    """`conv`, which has no gradient here, with a bias [O] and ReLU behind it."""
+    if bias is None:
+        return _call(FORWARD, shape, (x, w), stride, pads, groups)
+    return _call(BIASED[relu], shape, (x, w, bias), stride, pads, groups)
+
+
+def options(attributes: Any) -> dict[str, Any]:
+    """stride, pads and groups of a call, from its attributes as jax keeps them."""
+    found = {k: np.asarray(getattr(v, "val", v)) for k, v in dict(attributes).items()}
+    stride, pads = found["stride"].tolist(), found["pads"].tolist()
+    pairs = (pads[0], pads[1]), (pads[2], pads[3])
+    return {"stride": tuple(stride), "pads": pairs, "groups": int(found["groups"])}
 
 
 def _conv_forward(x, w, stride, pads, groups):
@@ -99,8 +125,8 @@ def _conv_forward(x, w, stride, pads, groups):
 
 def _conv_backward(stride, pads, groups, saved, g):
     x, w = saved
-    dx = _call("jaxcnn_conv_input", x.shape, g, w, stride, pads, groups)
-    return dx, _call("jaxcnn_conv_kernel", w.shape, x, g, stride, pads, groups)
+    dx = _call("jaxcnn_conv_input", x.shape, (g, w), stride, pads, groups)
+    return dx, _call("jaxcnn_conv_kernel", w.shape, (x, g), stride, pads, groups)
 
 
 conv.defvjp(_conv_forward, _conv_backward)
@@ -109,8 +135,7 @@ conv.defvjp(_conv_forward, _conv_backward)
 def _call(
     target: str,
     shape: tuple[int, ...],
-    a: jax.Array,
-    b: jax.Array,
+    inputs: tuple[jax.Array, ...],
     stride: Pair,
     pads: tuple[Pair, Pair],
     groups: int,
@@ -121,4 +146,4 @@ def _call(
         "groups": np.int64(groups),
     }
     out = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.ffi.ffi_call(target, out, vmap_method="sequential")(a, b, **attributes)
+    return jax.ffi.ffi_call(target, out, vmap_method="sequential")(*inputs, **attributes)

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -27,7 +28,7 @@ namespace ffi = xla::ffi;
 using dnnl::memory;
 using Tag = memory::format_tag;
 
-enum Kind { kForward, kInput, kKernel };
+enum Kind { kForward, kBias, kBiasRelu, kInput, kKernel };
 
 struct Shape {  // of one block
   int64_t n, h, w, c, rows, columns, o, kh, kw;
@@ -39,6 +40,7 @@ struct Plan {
   dnnl::primitive primitive;
   memory::desc pictures, maps;  // [n, h, w, c] and [n, rows, columns, o]
   memory::desc kernel, plain;   // as oneDNN wants it, and HWIO
+  memory::desc bias;
   memory::desc scratch;
   dnnl::primitive reorder;      // between the two, if they differ
   bool reordered;
@@ -51,28 +53,37 @@ dnnl::engine& Engine() {
 
 // Scratch memory comes from the caller. oneDNN's own belongs to the thread that made the primitive,
 // and it computes wrong numbers in another.
-dnnl::primitive_attr Attributes() {
+dnnl::primitive_attr Attributes(bool relu = false) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (relu) {
+    dnnl::post_ops after;
+#if DNNL_VERSION_MAJOR >= 3
+    after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+#else
+    after.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+#endif
+    attributes.set_post_ops(after);
+  }
   return attributes;
 }
 
 // oneDNN 2 describes an operation before its primitive, oneDNN 3 both at once.
 #if DNNL_VERSION_MAJOR >= 3
 template <class Primitive, class... Hint, class... Args>
-auto Describe(std::tuple<Hint...> hint, Args... args) {
+auto Describe(const dnnl::primitive_attr& attributes, std::tuple<Hint...> hint, Args... args) {
   return std::apply(
       [&](auto... h) {
-        return typename Primitive::primitive_desc(Engine(), args..., h..., Attributes());
+        return typename Primitive::primitive_desc(Engine(), args..., h..., attributes);
       },
       hint);
 }
 #else
 template <class Primitive, class... Hint, class... Args>
-auto Describe(std::tuple<Hint...> hint, Args... args) {
+auto Describe(const dnnl::primitive_attr& attributes, std::tuple<Hint...> hint, Args... args) {
   return std::apply(
       [&](auto... h) {
-        return typename Primitive::primitive_desc({args...}, Attributes(), Engine(), h...);
+        return typename Primitive::primitive_desc({args...}, attributes, Engine(), h...);
       },
       hint);
 }
@@ -89,10 +100,18 @@ Plan Make(Kind kind, const Shape& s) {
   memory::desc any(size, f32, Tag::any);
   memory::dims stride{s.down, s.right}, low{s.top, s.left}, high{s.bottom, s.behind};
 
-  auto forward = Describe<dnnl::convolution_forward>(
-      std::tuple<>(), dnnl::prop_kind::forward_training, direct, src, any, dst, stride, low, high);
   Plan plan;
-  if (kind == kForward) {
+  plan.bias = memory::desc({s.o}, f32, Tag::x);
+  const bool biased = kind == kBias || kind == kBiasRelu;
+  const auto attributes = Attributes(kind == kBiasRelu);
+  const auto how = dnnl::prop_kind::forward_training;  // the other one's first choices are slower
+  auto forward = biased ? Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
+                                                              direct, src, any, plan.bias, dst,
+                                                              stride, low, high)
+                        : Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
+                                                              direct, src, any, dst, stride, low,
+                                                              high);
+  if (kind == kForward || biased) {
     // The first choice for few channels takes four times as long as the second.
     while (s.c / g < 16 && std::string(forward.impl_info_str()).starts_with("brg"))
       if (!forward.next_impl()) break;
@@ -101,13 +120,13 @@ Plan Make(Kind kind, const Shape& s) {
     plan.primitive = dnnl::convolution_forward(forward);
   } else if (kind == kInput) {
     auto d = Describe<dnnl::convolution_backward_data>(
-        std::make_tuple(forward), direct, src, any, dst, stride, low, high);
+        attributes, std::make_tuple(forward), direct, src, any, dst, stride, low, high);
     plan.kernel = d.weights_desc();
     plan.scratch = d.scratchpad_desc();
     plan.primitive = dnnl::convolution_backward_data(d);
   } else {
     auto d = Describe<dnnl::convolution_backward_weights>(
-        std::make_tuple(forward), direct, src, any, dst, stride, low, high);
+        attributes, std::make_tuple(forward), direct, src, any, dst, stride, low, high);
     plan.kernel = d.diff_weights_desc();
     plan.scratch = d.scratchpad_desc();
     plan.primitive = dnnl::convolution_backward_weights(d);
@@ -172,7 +191,8 @@ float* Scratch(size_t bytes, int slot) {  // kept by each thread
   return kept[slot].data();
 }
 
-// x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read.
+// x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read. Of
+// kBias and kBiasRelu, g is the bias.
 void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
          const float* g, float* out) {
   auto bind = [](const memory::desc& d, const float* p) {
@@ -206,11 +226,13 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     dnnl::stream stream(Engine());
     const int64_t at = i * each;
     auto scratch = bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
-    if (kind == kForward) {
-      plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
-                                      {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
-                                      {DNNL_ARG_DST, bind(plan.maps, out + at * map)},
-                                      {DNNL_ARG_SCRATCHPAD, scratch}});
+    if (kind == kForward || kind == kBias || kind == kBiasRelu) {
+      std::unordered_map<int, memory> args{{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
+                                           {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
+                                           {DNNL_ARG_DST, bind(plan.maps, out + at * map)},
+                                           {DNNL_ARG_SCRATCHPAD, scratch}};
+      if (kind != kForward) args.insert({DNNL_ARG_BIAS, bind(plan.bias, g)});
+      plan.primitive.execute(stream, args);
     } else if (kind == kInput) {
       plan.primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, bind(plan.pictures, out + at * picture)},
                                       {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
@@ -258,12 +280,33 @@ ffi::Error Handle(ffi::ThreadPool pool, In a, In b, Out out, Ints stride, Ints p
   return ffi::Error::Success();
 }
 
+template <Kind kind>
+ffi::Error HandleBiased(ffi::ThreadPool pool, In x, In w, ffi::Buffer<ffi::F32, 1> bias, Out out,
+                        Ints stride, Ints pads, int64_t groups) {
+  auto a = x.dimensions(), b = w.dimensions(), y = out->dimensions();
+  Shape s{a[0], a[1], a[2], a[3], y[1], y[2], y[3], b[0], b[1],
+          stride[0], stride[1], pads[0], pads[1], pads[2], pads[3], groups};
+  try {
+    Run(pool, kind, s, x.typed_data(), w.typed_data(), bias.typed_data(), out->typed_data());
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
+  }
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 #define BIND                                                                              \
   ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Ret<In>().Attr<Ints>("stride") \
       .Attr<Ints>("pads").Attr<int64_t>("groups")
 
+#define BIND_BIASED                                                                         \
+  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Arg<ffi::Buffer<ffi::F32, 1>>() \
+      .Ret<In>().Attr<Ints>("stride").Attr<Ints>("pads").Attr<int64_t>("groups")
+
+// x, w, bias -> y, and its maximum with 0
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias, HandleBiased<kBias>, BIND_BIASED);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias_relu, HandleBiased<kBiasRelu>, BIND_BIASED);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv, Handle<kForward>, BIND);       // x, w -> y
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_input, Handle<kInput>, BIND);   // g, w -> dx
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_kernel, Handle<kKernel>, BIND); // x, g -> dw
