@@ -45,7 +45,7 @@ EXPERIMENT = Experiment(
     ),
     timed=True,
     caveat=(
-        "the ratio is of these two devices, and it needs the runs of both: where a GPU's are "
+        "The ratio is of these two devices, and it needs the runs of both: where a GPU's are "
         "missing, none was at hand yet. Nets as small as LeNet-5 leave most of a GPU idle."
     ),
     presets={
