@@ -712,10 +712,12 @@ def _overview(
 
 
 if __name__ == "__main__":
+    if "--debug" not in sys.argv:
+        # After an error, what libraries' threads still try in vain is not the user's concern.
+        sys.unraisablehook = lambda _: None
     code = main()
     if code:
-        # All is written and told. Libraries' threads that still try in vain, on a full disk say,
-        # could hold the exit up for ever.
+        # All is written and told. On a full disk such a thread could hold the exit up for ever.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
