@@ -97,7 +97,7 @@ def _stablehlo(source: Trained, out: Path) -> list[Path]:
 
 
 def _onnx(source: Trained, out: Path) -> list[Path]:
-    to_onnx.library()
+    to_onnx.installed()
     name = source.run.model.name
     made = to_onnx.model(graph.read(evaluation(source), source.problem.image_shape), name)
     return [records.write(out / f"{name}.onnx", made.SerializeToString())]

@@ -17,7 +17,7 @@ BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul"}
 MAPS_ONLY = ("conv", "max_pool", "avg_pool", "lrn")  # wants channels first
 
 
-def library() -> Any:
+def installed() -> Any:
     """The package onnx; `InputError` where it is not installed."""
     try:
         import onnx
@@ -30,7 +30,7 @@ def model(output: Node, name: str) -> Any:
     """The `onnx.ModelProto` of a graph: 'pixels' float32 [B, H, W, C] -> 'output' [B, ...], with
     any number B of pictures.
     """
-    onnx = library()
+    onnx = installed()
     from onnx import helper
 
     order = ordered(output)
