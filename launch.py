@@ -490,15 +490,15 @@ RunFolder = Annotated[
 def export(
     folder: RunFolder,
     to: Annotated[
-        Literal["safetensors", "stablehlo", "onnx", "c"],
-        arg(help="Weights alone; a program for jax; one for ONNX runtimes; C99 source."),
+        Literal["safetensors", "packed", "stablehlo", "onnx", "c"],
+        arg(help="Weights alone, twice; a program for jax; one for ONNX runtimes; C99 source."),
     ],
     out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/export.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained model for other programs, and its model card.
 
-    All but safetensors take pixels from 0 to 255, float32 [B, H, W, C], and give logits.
+    All but weights alone take pixels from 0 to 255, float32 [B, H, W, C], and give logits.
 
     Example: python launch.py export runs/relu_vs_sigmoid/relu/seed0-1f2e3d4c5b --to onnx
     """

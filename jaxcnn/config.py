@@ -151,11 +151,24 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Compress:
+    """What becomes of the kernels in training (compress.py); moments are shares of all steps."""
+
+    sparsity: float = 0.0  # share of the weights that are zero in the end, the smallest
+    scope: Literal["layer", "net"] = "layer"  # among which they are
+    prune_from: float = 0.5  # the first of them go here
+    prune_until: float = 0.75  # and the last here; where both are equal, all at once
+    bits: int | None = None  # the others of a kernel share 2^bits values; None: each has its own
+    share_from: float = 0.75
+
+
+@dataclass(frozen=True)
 class Run:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
+    compress: Compress = field(default_factory=Compress)
     seed: int = 0
 
 
@@ -217,7 +230,9 @@ def concerns(path: str, model: str) -> bool:
         return group != "model" or not any(name in knobs for knobs in CLASSICAL.values())
     if group == "model":
         return name in ("name", *CLASSICAL[model])
-    return group != "optim" and (group != "train" or name in ("objective", "eval_train_examples"))
+    return group not in ("optim", "compress") and (
+        group != "train" or name in ("objective", "eval_train_examples")
+    )
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:
@@ -302,6 +317,11 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.side_head_weight": NOT_NEGATIVE,
     "train.greedy": SHARE,
     "train.probes": (lambda v: set(v) <= set(PROBES), f"some of {', '.join(map(repr, PROBES))}"),
+    "compress.sparsity": SHARE,
+    "compress.prune_from": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "compress.prune_until": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "compress.bits": (lambda v: 1 <= v <= 8, "1 to 8"),
+    "compress.share_from": (lambda v: 0 <= v <= 1, "in [0, 1]"),
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 
@@ -318,6 +338,17 @@ def check(run: Run) -> None:
         raise InputError(
             f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"
             f" train.objective {run.train.objective!r} has none."
+        )
+    own = run.compress
+    if own.prune_from > own.prune_until:
+        raise InputError(
+            f"compress.prune_from: {own.prune_from} is later than compress.prune_until,"
+            f" {own.prune_until}."
+        )
+    if own.sparsity and own.bits and own.share_from < own.prune_until:
+        raise InputError(
+            f"compress.share_from: {own.share_from} is earlier than compress.prune_until,"
+            f" {own.prune_until}: values are shared among the weights that are left."
         )
 
 

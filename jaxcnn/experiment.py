@@ -36,12 +36,13 @@ class Measure:
     speed that is defined for every run; `steps_to`: the first step at which the error is at most
     `target`, linear between points, and the whole budget for a run that never gets there; `gap`:
     test minus training error; `step_time`: seconds of a training step, the mean over the curve's
-    points but the first, which holds what is done once; `probe`: what `probe` recorded of the
-    training step (probes.py) at the `at` point of the curve, in its first or last layer, as the
-    mean over all layers, or as the ratio of the first to the last.
+    points but the first, which holds what is done once; `size`: bytes of the parameters at the end,
+    four each or, of a compressed run, those of a .packed file (weights/packed.py); `probe`: what
+    `probe` recorded of the training step (probes.py) at the `at` point of the curve, in its first
+    or last layer, as the mean over all layers, or as the ratio of the first to the last.
     """
 
-    kind: Literal["final", "mean", "steps_to", "gap", "step_time", "probe"]
+    kind: Literal["final", "mean", "steps_to", "gap", "step_time", "size", "probe"]
     split: Literal["train", "validation", "test"]
     metric: Literal["error", "loss"] = "error"
     target: float | None = None
@@ -78,12 +79,12 @@ class Measure:
         """Whether it is a share, read in percent and compared in points."""
         if self.probe is not None:
             return self.probe == "active_share" and self.layer != "ratio"
-        return self.kind not in ("steps_to", "step_time") and self.metric == "error"
+        return self.kind not in ("steps_to", "step_time", "size") and self.metric == "error"
 
     @property
     def ratio(self) -> bool:
         """Whether arms are compared by the ratio of its values, not by their difference."""
-        ratios = self.kind in ("steps_to", "step_time") or self.layer == "ratio"
+        ratios = self.kind in ("steps_to", "step_time", "size") or self.layer == "ratio"
         return ratios or self.probe == "gradient_norm"
 
     def __str__(self) -> str:
@@ -101,6 +102,7 @@ class Measure:
             "steps_to": f"steps to {level} {split} {self.metric}",
             "gap": f"generalisation gap (test - training {self.metric})",
             "step_time": "time a training step",
+            "size": "bytes of parameters",
         }[self.kind]
 
 
@@ -155,7 +157,7 @@ class Prediction:
     def __str__(self) -> str:
         if self.direction == "same":
             return f"{self.arm} has the same {self.measure} as {self.than}, within {self.within}"
-        less = "fewer" if self.measure.kind == "steps_to" else "less"
+        less = "fewer" if self.measure.kind in ("steps_to", "size") else "less"
         word = {"less": less, "greater": "more"}[self.direction]
         by = f", by a factor of {self.factor:g} or more" if self.factor > 1.0 else ""
         return f"{self.arm} has {word} {self.measure} than {self.than}{by}"

@@ -235,7 +235,11 @@ def published(finding: Finding) -> str:
     if pair.n and pair.ratio:
         ratio = math.exp(pair.mean)
         less = f" ({_ratio(1 / ratio)} times {{}})" if ratio < 1 else ""
-        what = {"steps_to": ("steps", "fewer"), "step_time": ("time", "less")}
+        what = {
+            "steps_to": ("steps", "fewer"),
+            "step_time": ("time", "less"),
+            "size": ("bytes", "fewer"),
+        }
         if prediction.measure.kind in what:
             unit, word = what[prediction.measure.kind]
             ours = f"{_ratio(ratio)} times the {unit}{less.format(word)}"
@@ -417,9 +421,11 @@ def _title(measure: Measure) -> str:
 
 
 def _number(measure: Measure, x: float) -> str:
-    """A value of `measure`: steps, milliseconds, percent (or points) of error, or loss."""
+    """A value of `measure`: bytes, steps, milliseconds, percent (or points) of error, or loss."""
     if math.isnan(x):
         return "-"
+    if measure.kind == "size":
+        return f"{x:,.0f}"
     if measure.kind == "steps_to":
         return f"{x:.0f}"
     if measure.kind == "step_time":

@@ -53,6 +53,9 @@ def value(record: Record | None, measure: Measure) -> float | None:
     if measure.kind == "step_time":
         times = [row["step_seconds"] for row in record.rows if row.get("step_seconds")][1:]
         return sum(times) / len(times) if times else None
+    if measure.kind == "size":
+        dense = 4.0 * record.info["parameters"]
+        return None if record.test is None else float(record.test.get("bytes", dense))
     test = math.nan
     if measure.split == "test" or measure.kind == "gap":
         if record.test is None:

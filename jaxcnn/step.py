@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn import losses, models, optim
+from jaxcnn import compress, losses, models, optim
 from jaxcnn.config import InputError, Run, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
@@ -33,6 +33,7 @@ TRACED = (
     "data.color",
     "train.label_smoothing",
     "train.side_head_weight",
+    "compress.sparsity",
 )
 
 Numbers = dict[str, Any]
@@ -72,10 +73,10 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise, color), so it is not any
-    number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity), so it is
+    not any number.
     """
-    off_matters = ("model.dropout", "data.noise", "data.color")
+    off_matters = ("model.dropout", "data.noise", "data.color", "compress.sparsity")
     neutral = {
         path: value if path in off_matters and value in (0, "paper") else 0.5
         for path in TRACED
@@ -191,7 +192,11 @@ def train_step(
     if layers:
         updates = _held(updates, stage, layers)
     params = optax.apply_updates(state.params, updates)
-    return State(state.step + 1, params, batch_stats, opt_state), sums
+    done = state.step + 1
+    params = compress.constrained(
+        run.compress, values["sparsity"], problem.steps, done, state.params, params
+    )
+    return State(done, params, batch_stats, opt_state), sums
 
 
 def seen(run: Run, problem: Problem) -> tuple[int, int, int]:

@@ -27,6 +27,7 @@ from jaxcnn import (
     records,
     sharding,
     step,
+    weights,
 )
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program
@@ -198,7 +199,10 @@ def test(
                 carry = stacked(mesh, carries, width)
                 n = len(data.train.labels) + len(data.validation.labels)
                 found = evaluate(program, carry, resident(data, mesh), n, len(data.test.labels))
-            for folder, means in zip(wave, found, strict=False):
+            for folder, means, final in zip(wave, found, carries, strict=False):
+                if runs[0].compress != config.Compress():
+                    size = weights.packed_bytes({"params": final.state.params})
+                    means = {**means, "bytes": size}
                 records.write_json(folder / "test.json", means)
                 yield Tick(folder, 0)
 

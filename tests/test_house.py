@@ -22,7 +22,18 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
+    *(
+        "config",
+        "experiment",
+        "native",
+        "kernels",
+        "ops",
+        "models",
+        "weights",
+        "losses",
+        "optim",
+        "compress",
+    ),
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
     *("checkpoint", "provenance", "classical", "stats", "wave", "train", "trained", "export"),
@@ -32,7 +43,16 @@ ORDER = [
     *("evaluate", "console", "show", "tensorboard"),
 ]
 PURE = (
-    *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
+    *(
+        "config.py",
+        "ops.py",
+        "kernels.py",
+        "losses.py",
+        "optim.py",
+        "compress.py",
+        "step.py",
+        "probes.py",
+    ),
     *("cohorts.py", "analysis", "models", "published.py"),
 )
 

@@ -142,6 +142,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "optim.name": "adam",
             "optim.weight_decay": 0.1,
             "train.label_smoothing": 0.1,
+            "compress.sparsity": 0.5,
         },
     )
     other = override(base, {path: 0.3})

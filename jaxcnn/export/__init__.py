@@ -1,6 +1,7 @@
-"""Trained models for other programs: safetensors, StableHLO, ONNX and C, with a model card.
+"""Trained models for other programs: safetensors, StableHLO, ONNX and C, with a model card; and
+weights in few bytes.
 
-All but safetensors hold the whole evaluation: they take pixels from 0 to 255 as they come out of an
+All but weights hold the whole evaluation: they take pixels from 0 to 255 as they come out of an
 image file, float32 [B, H, W, C], and pad, crop and normalise them as the run's own evaluation did,
 so that nobody can get that wrong. They compute in float32, whatever the training did, and give the
 output of the last layer: logits, for a classifier.
@@ -8,6 +9,7 @@ output of the last layer: logits, for a classifier.
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +84,8 @@ def _module(source: Trained) -> Any:
     return step.module(_plain(source)[0], source.problem, {})
 
 
-def _safetensors(source: Trained, out: Path) -> list[Path]:
-    path = out / f"{source.run.model.name}.safetensors"
+def _weights(source: Trained, out: Path, to: str) -> list[Path]:
+    path = out / f"{source.run.model.name}.{to}"
     run, state = _plain(source)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     image = step.seen(run, source.problem)
@@ -112,7 +114,8 @@ def _c(source: Trained, out: Path) -> list[Path]:
 
 
 FORMATS: dict[str, Callable[[Trained, Path], list[Path]]] = {
-    "safetensors": _safetensors,
+    "safetensors": partial(_weights, to="safetensors"),
+    "packed": partial(_weights, to="packed"),
     "stablehlo": _stablehlo,
     "onnx": _onnx,
     "c": _c,

@@ -12,11 +12,13 @@ from jaxcnn import config, step, weights
 from jaxcnn.config import Run
 from jaxcnn.trained import Trained
 
-CALLS = {
-    "safetensors": """from jaxcnn import models, weights
+WEIGHTS = """from jaxcnn import models, weights
 model = models.{spelled}
 variables, _ = weights.load("{file}", model, image={seen})
-logits, _ = model.apply(variables, x, train=False)  # x: normalised as above""",
+logits, _ = model.apply(variables, x, train=False)  # x: normalised as above"""
+CALLS = {
+    "safetensors": WEIGHTS,
+    "packed": WEIGHTS,
     "stablehlo": """function = jax.export.deserialize(bytearray(open("{file}", "rb").read()))
 logits = function.call(pixels)""",
     "onnx": """session = onnxruntime.InferenceSession("{file}")
@@ -55,7 +57,7 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
         "## Files",
         _table({f"`{f.name}`": f"SHA-256 `{_digest(f)}`" for f in files}),
         "## Input and output",
-        _input(source, whole=to != "safetensors"),
+        _input(source, whole=CALLS[to] != WEIGHTS),
         f"```{'sh' if to == 'c' else 'python'}\n{call}\n```",
         "Classes, in the order of the output: " + ", ".join(source.data.classes) + ".",
         "## Recipe",

@@ -39,7 +39,7 @@ import numpy as np
 from jaxcnn import models
 from jaxcnn.config import InputError, suggest
 from jaxcnn.models.resnet import stacked
-from jaxcnn.weights import files, names
+from jaxcnn.weights import files, names, packed
 from jaxcnn.weights.names import Image, Model
 
 Variables = Mapping[str, Any]
@@ -83,7 +83,7 @@ def load(
     strict: bool = True,
     trust: bool = False,
 ) -> Loaded:
-    """The weights in a .npz, .safetensors, .pth or Keras .h5 file as variables of `model`.
+    """The weights in a .npz, .safetensors, .packed, .pth or Keras .h5 file as variables of `model`.
 
     For pictures of another size than its paper's, `image` (H, W, C), or `variables` as `model.init`
     gives them, tell the shapes. All tensors that are missing, too many (a side head's, of a net
@@ -140,7 +140,7 @@ def save(
     image: Image | None = None,
     trust: bool = False,
 ) -> None:
-    """Variables into a .safetensors, .npz or .pth file, named as `source` names them.
+    """Variables into a .safetensors, .npz, .packed or .pth file, named as `source` names them.
 
     Our own names need no model; with one, the file also says what names and shapes do not show.
     `trust` writes under a source's names a net that is not the one they stand for.
@@ -168,6 +168,12 @@ def save(
         n: np.ascontiguousarray(e.theirs(np.asarray(flat[e.path]))) for n, e in table.items()
     }
     files.write(path, tensors, said)
+
+
+def packed_bytes(variables: Variables) -> int:
+    """How long the .packed file of variables is."""
+    flat = {path: np.asarray(leaf) for path, leaf in _flat(unstacked(variables)).items()}
+    return len(packed.pack(flat))
 
 
 def _module(model: str | Model, image: Image | None) -> tuple[Model, Image]:

@@ -1,4 +1,4 @@
-"""Named tensors in files: .npz, .safetensors, PyTorch's .pth and Keras's .h5.
+"""Named tensors in files: .npz, .safetensors, .packed, PyTorch's .pth and Keras's .h5.
 
 Beside the tensors a file may say, as a dict of a model's fields, what net they are of: ours do in
 their "jaxcnn" field, and a whole Keras model in its config. PyTorch, safetensors and h5py are
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import InputError
+from jaxcnn.weights import packed
 
 Tensors = dict[str, np.ndarray]
 Said = dict[str, Any] | None
@@ -102,6 +103,14 @@ def _write_safetensors(path: Path, tensors: Tensors, said: Said) -> None:
     _library("safetensors.numpy", path).save_file(tensors, path, metadata)
 
 
+def _read_packed(path: Path) -> tuple[Tensors, Said]:
+    return packed.unpack(path.read_bytes())
+
+
+def _write_packed(path: Path, tensors: Tensors, said: Said) -> None:
+    path.write_bytes(packed.pack(tensors, said))
+
+
 def _read_pth(path: Path) -> tuple[Tensors, Said]:
     torch = _library("torch", path)
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -169,11 +178,13 @@ KERAS1 = {
 READERS: dict[str, Callable[[Path], tuple[Tensors, Said]]] = {
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
+    ".packed": _read_packed,
     **dict.fromkeys((".pth", ".pt", ".th"), _read_pth),
     **dict.fromkeys((".h5", ".hdf5"), _read_h5),
 }
 WRITERS: dict[str, Callable[[Path, Tensors, Said], None]] = {
     ".npz": _write_npz,
     ".safetensors": _write_safetensors,
+    ".packed": _write_packed,
     **dict.fromkeys((".pth", ".pt", ".th"), _write_pth),
 }
