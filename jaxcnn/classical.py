@@ -10,7 +10,9 @@ Bengio, Haffner 1998, section III.C, and the principal components of Hinton, Sal
 | pca_quadratic | `linear` on 40 principal components and all their products            |
 | pca           | no classifier: a picture from its principal components                |
 
-All see a picture as the nets' evaluation does, flattened. None draws a random number, so a fit
+All see a picture as the nets' evaluation does, flattened; with `components`, the nearest neighbours
+and the support vector machines see so many principal components of it (on faces, the eigenfaces of
+Turk & Pentland 1991). None draws a random number, so a fit
 depends on its data alone, and the fit for the test split is made anew rather than kept on disk.
 """
 
@@ -78,11 +80,13 @@ def parameters(fitted: Fitted) -> int:
     """How many numbers must be kept to judge a picture: of a support vector machine its vectors,
     of the nearest neighbours all training pictures.
     """
-    n, pixels = len(fitted.data.train.labels), _size(fitted.run, fitted.data)
-    total = n * pixels if fitted.run.model.name == "knn" else 0
-    for part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
-        total += len(getattr(part[1], "support_", ())) * pixels
-        total += sum(np.size(getattr(part[1], name, ())) for name in STORED)
+    total = 0
+    for _, part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
+        vectors = len(getattr(part, "support_", ()))
+        if isinstance(part, KNeighborsClassifier):
+            vectors = len(fitted.data.train.labels)
+        total += vectors * part.n_features_in_
+        total += sum(np.size(getattr(part, name, ())) for name in STORED)
     return total
 
 
@@ -113,7 +117,7 @@ def check(run: Run, data: Dataset) -> None:
     n, pixels = len(data.train.labels), _size(run, data)
     most = {"neighbors": n, "components": min(n, pixels)}
     for knob, value in knobs(run.model).items():
-        if value > most.get(knob, value):
+        if value is not None and value > most.get(knob, value):
             raise InputError(
                 f"model.{knob}: {value} is more than {n} training examples of {pixels} pixels"
                 f" allow: at most {most[knob]}."
@@ -143,6 +147,20 @@ def _quadratic(knobs: Knobs, x: np.ndarray) -> Any:
     return make_pipeline(pca, PolynomialFeatures(2, include_bias=False), _least_squares(knobs, x))
 
 
+def _on_components(
+    make: Callable[[Knobs, np.ndarray], Any],
+) -> Callable[[Knobs, np.ndarray], Any]:
+    """`make` for the principal components, where the knobs ask for any."""
+
+    def made(knobs: Knobs, x: np.ndarray) -> Any:
+        if knobs["components"] is None:
+            return make(knobs, x)
+        pca = PCA(knobs["components"], svd_solver="full")
+        return make_pipeline(pca, make(knobs, pca.fit_transform(x)))
+
+    return made
+
+
 def _svm(kernel: Any, name: Any, **fixed: Any) -> Callable[[Knobs, np.ndarray], SVC]:
     def make(knobs: Knobs, x: np.ndarray) -> SVC:
         gamma = 1 / (x.shape[1] * x.var()) if knobs["gamma"] == "scale" else knobs["gamma"]
@@ -154,15 +172,18 @@ def _svm(kernel: Any, name: Any, **fixed: Any) -> Callable[[Knobs, np.ndarray], 
     return make
 
 
-SVM: Knobs = {"penalty": 10.0, "gamma": "scale"}  # scale: 1 / (pixels x their variance)
+# scale: 1 / (pixels x their variance)
+SVM: Knobs = {"penalty": 10.0, "gamma": "scale", "components": None}
 KINDS: dict[str, Kind] = {
     "linear": Kind(_least_squares, {"ridge": 0.01}),
     "knn": Kind(
-        lambda knobs, x: KNeighborsClassifier(knobs["neighbors"], algorithm="brute"),
-        {"neighbors": 3},
+        _on_components(
+            lambda knobs, x: KNeighborsClassifier(knobs["neighbors"], algorithm="brute")
+        ),
+        {"neighbors": 3, "components": None},
     ),
-    "svm_rbf": Kind(_svm(rbf_kernel, "rbf"), SVM),
-    "svm_poly4": Kind(_svm(polynomial_kernel, "poly", degree=4, coef0=1), SVM),
+    "svm_rbf": Kind(_on_components(_svm(rbf_kernel, "rbf")), SVM),
+    "svm_poly4": Kind(_on_components(_svm(polynomial_kernel, "poly", degree=4, coef0=1)), SVM),
     "pca_quadratic": Kind(_quadratic, {"components": 40, "ridge": 0.01}),
     "pca": Kind(
         lambda knobs, x: PCA(knobs["components"], svd_solver="covariance_eigh"),

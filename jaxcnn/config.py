@@ -40,9 +40,9 @@ PROBES = ("gradient_norm", "active_share", "update_variance")
 # rest of a `Model` and what only steps have a use for do not concern them.
 CLASSICAL: dict[str, tuple[str, ...]] = {
     "linear": ("ridge",),
-    "knn": ("neighbors",),
-    "svm_rbf": ("penalty", "gamma"),
-    "svm_poly4": ("penalty", "gamma"),
+    "knn": ("neighbors", "components"),
+    "svm_rbf": ("penalty", "gamma", "components"),
+    "svm_poly4": ("penalty", "gamma", "components"),
     "pca_quadratic": ("components", "ridge"),
     "pca": ("components",),
 }
@@ -87,7 +87,7 @@ class Model:
     gamma: float | Paper = "paper"  # of its kernel
     ridge: float | Paper = "paper"  # squared weights against the mean squared error
     neighbors: int | Paper = "paper"  # of the K-nearest-neighbour rule
-    components: int | Paper = "paper"  # principal ones
+    components: int | Paper = "paper"  # principal ones, in place of the pixels
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ class Data:
     name: str = "mnist"
     train_examples: int | None = None  # None: all that validation leaves
     validation_examples: int = 5000  # held out of the training split
+    test_per_class: int | None = None  # so many of each class are tested on; of a source with none
     split_seed: int = 0
     resize: int | None = None  # side of the pictures as stored, by averages over whole cells
     pad: int = 0  # pixels of background on every side, before anything else
@@ -291,6 +292,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.components": POSITIVE,
     "data.train_examples": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
+    "data.test_per_class": POSITIVE,
     "data.split_seed": NOT_NEGATIVE,
     "data.resize": POSITIVE,
     "data.pad": NOT_NEGATIVE,

@@ -42,8 +42,8 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, D
     """The data of the runs; those that differ in augmentation alone are the same arrays."""
 
     def stored(data: config.Data) -> config.Data:
-        same = ("name", "train_examples", "validation_examples", "split_seed", "resize")
-        return config.Data(**{field: getattr(data, field) for field in same})
+        same = ("name", "train_examples", "validation_examples", "test_per_class", "split_seed")
+        return config.Data(**{field: getattr(data, field) for field in (*same, "resize")})
 
     wanted = dict.fromkeys(run.data for run in runs)
     loaded = {s: sources.load(s, data_dir) for s in dict.fromkeys(map(stored, wanted))}

@@ -49,6 +49,20 @@ def error(run: Run, data: Dataset) -> float:
     return classical.means(classical.fit(run, data), data.validation)["error"]
 
 
+def test_eigenfaces_are_the_nearest_neighbour_among_principal_components(data: Dataset) -> None:
+    x, v = flat(data, data.train), flat(data, data.validation)
+    _, _, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    a, b = ((z - x.mean(0)) @ axes[:5].T for z in (x, v))
+    nearest = np.square(a[None] - b[:, None]).sum(-1).argmin(1)
+    run = override(FIT, {"model.name": "knn", "model.neighbors": 1, "model.components": 5})
+    wrong = data.train.labels[nearest] != data.validation.labels
+    assert error(run, data) == wrong.mean() != error(override(run, {"model.components": 6}), data)
+    # 200 pictures of 5 numbers, the axes, their variances and the mean picture
+    assert classical.parameters(classical.fit(run, data)) == 200 * 5 + 5 * 784 + 5 + 784
+    svm = override(FIT, {"model.name": "svm_rbf"})
+    assert error(override(svm, {"model.components": 5}), data) > error(svm, data)
+
+
 def test_linear_is_least_squares_with_a_price_on_squared_weights(data: Dataset) -> None:
     x, v, n = flat(data, data.train), flat(data, data.validation), len(data.train.labels)
     y = np.where(np.arange(10) == data.train.labels[:, None], 1.0, -1.0)

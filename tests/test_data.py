@@ -168,6 +168,28 @@ def test_pictures_are_resized_by_means_over_cells(tmp_path):
         assert text.startswith(f"data.resize: {side} does not divide the 6x6 pixels")
 
 
+def test_so_many_of_each_class_are_tested_on(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (30, 5, 4), np.uint8)
+    labels = np.arange(30) % 3
+    data = stored(tmp_path / "a.npz", train_images=images, train_labels=labels)
+    data = dataclasses.replace(data, test_per_class=4, validation_examples=6)
+    parts = {seed: load(dataclasses.replace(data, split_seed=seed)) for seed in (0, 1)}
+    for whole in parts.values():
+        splits = (whole.train, whole.validation, whole.test)
+        assert [len(s.labels) for s in splits] == [12, 6, 12]
+        assert np.bincount(whole.test.labels).tolist() == [4, 4, 4]
+        found = sorted(a.tobytes() for s in splits for a in s.images)
+        assert found == sorted(a.tobytes() for a in images)  # each picture once
+    assert (parts[0].test.images != parts[1].test.images).any()
+    few = dataclasses.replace(data, test_per_class=10)
+    assert "has 10 pictures of '0'; data.test_per_class, 10, leaves none" in message(few)
+    other = dataclasses.replace(stored(tmp_path / "b.npz", **arrays()), test_per_class=2)
+    assert "has a test split of its own" in message(other)
+    alone = dataclasses.replace(data, test_per_class=None)
+    assert "data.test_per_class makes one" in message(alone)
+
+
 def test_an_array_file_in_the_data_folder_serves_its_name(tmp_path, monkeypatch):
     stored(tmp_path / "cifar10.npz", **arrays())
     data = Data(name="cifar10", validation_examples=10)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxcnn.config import InputError, suggest
 
 MNIST = Path(__file__).parent / "mnist"
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
 SPLITS = ("train", "validation", "test")
 DECODE_AT_ONCE = 1000  # records a call: twice as fast as one by one
 
@@ -65,7 +65,8 @@ def npz(path: Path) -> Source:
     arrays = _arrays(path)
     if arrays is None:
         raise InputError(f"{str(path)!r} is no .npz file of plain arrays.")
-    names = [n for n in SPLITS if n != "validation" or f"{n}_images" in arrays]
+    parts = {key.rpartition("_")[0] for key in arrays}
+    names = [n for n in SPLITS if n == "train" or n in parts]
     needed = [f"{n}_{what}" for n in names for what in ("images", "labels")]
     if missing := [key for key in needed if key not in arrays]:
         raise InputError(

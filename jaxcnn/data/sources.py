@@ -12,6 +12,9 @@ An array file may also hold validation_images, validation_labels and class_names
 uint8 [N, H, W] or [N, H, W, C]. A folder may also hold `validation/` or `val/`; its images are grey
 only if all are. `tfds:NAME` is TFDS's even where another row would come first (`tfds:mnist`).
 
+A source with a training split alone needs `data.test_per_class`: so many pictures of each class,
+drawn by `data.split_seed`, are its test split.
+
 A source with a validation split of its own has nothing held out of its training split: validation
 is at most `data.validation_examples` of its own. A source with a validation but no test split (in
 TFDS, the smaller ImageNets) is tested on it, and validation is held out of the training split.
@@ -58,6 +61,8 @@ def load(
     """
     try:
         splits, classes = _read(data.name, data_dir, progress)
+        if data.test_per_class is not None:
+            splits = _with_test(data, splits, classes)
         _check(data.name, splits, classes)
     except InputError as error:
         raise InputError(f"data.name: {error}") from error.__cause__
@@ -81,10 +86,34 @@ def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source
     return readers.tfds(name.removeprefix("tfds:"), data_dir, progress)
 
 
+def _with_test(
+    data: config.Data, splits: Mapping[str, Split], classes: tuple[str, ...]
+) -> dict[str, Split]:
+    """The pictures of the one split as train and test."""
+    own, count = splits["train"], data.test_per_class
+    if more := [name for name in splits if name != "train"]:
+        raise InputError(
+            f"{data.name!r} has a {more[0]} split of its own, and data.test_per_class is {count}."
+        )
+    rng = np.random.default_rng([data.split_seed, 1])  # not the order of the rest
+    tested = np.zeros(len(own.labels), bool)
+    for k, name in enumerate(classes):
+        members = rng.permutation(np.flatnonzero(own.labels == k))
+        if len(members) <= count:
+            raise InputError(
+                f"{data.name!r} has {len(members)} pictures of {name!r}; data.test_per_class,"
+                f" {count}, leaves none to train on."
+            )
+        tested[members[:count]] = True
+    return {"train": _take(own, ~tested), "test": _take(own, tested)}
+
+
 def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
     """Raises `InputError` for splits that do not fit each other or the classes."""
     if not {"test", "validation"} & splits.keys():
-        raise InputError(f"{name!r} has neither a test nor a validation split.")
+        raise InputError(
+            f"{name!r} has neither a test nor a validation split; data.test_per_class makes one."
+        )
     shape = splits["train"].images.shape[1:]
     for split, part in splits.items():
         if part.images.shape[1:] != shape:
