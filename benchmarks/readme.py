@@ -28,6 +28,7 @@ def render(records: Path = HERE / "records") -> tuple[str, dict[str, str]]:
     for machine in dict.fromkeys(map(_machine, steps)):
         parts.append(_steps(machine, [r for r in steps if _machine(r) == machine]))
     parts += map(_sweep, _read(records, "cpu_sweep"))
+    parts += map(_exports, _read(records, "export_speed"))
     figures = {}
     for i, record in enumerate(_read(records, "scaling")):
         name = f"scaling-{i + 1}.svg" if i else "scaling.svg"
@@ -99,6 +100,30 @@ def _sweep(record: Record) -> str:
         lines.append(f"| {who} | {statistics.median(seconds):.1f} | {min(seconds):.1f} |")
     ratios = "; ".join(f"{what}: {value:.2f}" for what, value in record["ratios"].items())
     return "\n".join([*lines, f"\n{ratios}. {_made_with(record)}\n"])
+
+
+def _exports(record: Record) -> str:
+    """A row a net: a picture by onnxruntime, and by each compilation of the C."""
+    own = [*next(iter(record["nets"].values()))["ratios"]]
+    names = [ratio.partition(" / ")[0] for ratio in own]
+    lines = [
+        f"\n## An exported net ({_machine(record)})\n",
+        "`python benchmarks/export_speed.py --write`: one picture a call, one thread; ms, and ratios"
+        " to onnxruntime with their middle half.\n",
+        f"| net | onnxruntime | {' | '.join(f'{name} | ratio' for name in names)} |",
+        "|---" * (2 + 2 * len(own)) + "|",
+    ]
+    for net, row in record["nets"].items():
+        times = row["ms_per_picture"]
+        cells = [f"`{net}`", f"{times['onnxruntime']:.3g}"]
+        for name, ratio in zip(names, own, strict=True):
+            r = row["ratios"][ratio]
+            within = f"{r['low']:.2f} to {r['high']:.2f}"
+            cells += [f"{times[name]:.3g}", f"{r['median']:.2f} ({within})"]
+        lines.append(f"| {' | '.join(cells)} |")
+    settings = record["settings"]
+    used = f"onnxruntime {settings['onnxruntime']}, gcc {settings['gcc']}"
+    return "\n".join([*lines, f"\n{used}; {_made_with(record)}\n"])
 
 
 def _scaling(record: Record, name: str) -> str:

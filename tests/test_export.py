@@ -295,6 +295,7 @@ def test_onnx_of_a_run_makes_the_errors_of_its_record(
         "float32 [B, 28, 28, 1], that is NHWC",
         "pad with 2 zeros on every side, take the central 30x30, divide by 255, take away [0.13",
         source.record.info["command"],
+        "| licence of the data | usually given under CC BY-SA 3.0",
     ):
         assert said in text, said
 
@@ -344,6 +345,41 @@ def test_c_of_a_run(folder: Path, source: Trained, ours: np.ndarray, tmp_path: P
     close(run_c(tmp_path, "lenet5", (10,), pixels(source)), ours)
     for path in (code, header):
         assert hashlib.sha256(path.read_bytes()).hexdigest() in about.read_text()
+
+
+OBJECTIVES = {
+    "one_hot": {"model.name": "lenet5"},
+    "scalar": {"model.name": "lenet5"},
+    "reconstruction": {"model.name": "autoencoder", "data.normalize": "unit"},
+}
+
+
+@needs("onnx")
+@needs("onnxruntime")
+@NEEDS_GCC
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_other_objectives_from_run_to_file(objective: str, tmp_path: Path) -> None:
+    """Codes of the classes, or the picture again: what comes out of the last layer."""
+    import onnxruntime
+
+    few = {"data.train_examples": 500, "train.steps": 5, "train.eval_train_examples": 100}
+    run = config.override(Run(), OBJECTIVES[objective] | few | {"train.objective": objective})
+    folder, data = tmp_path / "run", train.load_data([run], None)
+    for _ in train.train({folder: run}, {folder: {}}, data):
+        pass
+    source = trained.load(folder)
+    moments = (source.data.mean, source.data.std, source.data.covariance)
+    images = source.data.test.images[:5]
+    wanted = np.asarray(step.evaluate(run, source.problem, source.state, images, moments)[0])
+    file, about = export.export(folder, "onnx", tmp_path)
+    found = onnxruntime.InferenceSession(file).run(None, {"pixels": images.astype(np.float32)})[0]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    export.export(folder, "c", tmp_path)
+    found = run_c(tmp_path, run.model.name, wanted.shape[1:], images.astype(np.float32))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    output = {"reconstruction": "the reconstruction"}.get(objective, "the output of the last layer")
+    assert f"Output: {output}" in about.read_text()
 
 
 def test_what_is_for_training_alone_is_left_behind() -> None:

@@ -26,6 +26,15 @@ logits = function.call(pixels)""",
     "c": """cc -std=c99 -O3 -c {file}   # {name}.h says how it is called; link with -lm""",
 }
 
+# Of data sets that this project knows; whoever brings others knows theirs.
+LICENCES = {
+    "mnist": "usually given under CC BY-SA 3.0 (LeCun, Cortes, Burges)",
+    "fashion_mnist": "MIT (Zalando)",
+    "cifar10": "none is stated (Krizhevsky 2009)",
+    "imagenet2012": "research only, by ImageNet's terms",
+    "orl_faces": "free with credit to the Olivetti Research Laboratory",
+}
+
 
 def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     """The card of `files`, the form `to` of a run; `module` is its model."""
@@ -39,6 +48,7 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
         "data": f"`{run.data.name}`, fingerprint `{sizes['fingerprint']}`: {sizes['train']:,}"
         f" training, {sizes['validation']:,} validation, {sizes['test']:,} test examples of"
         f" {sizes['classes']} classes",
+        "licence of the data": LICENCES.get(run.data.name.removeprefix("tfds:"), "not known here"),
         "validation": measured(record.rows[-1].get("validation") if record.rows else None),
         "test": measured(record.test),
         "commit": f"`{info['commit']}`" + (", with uncommitted changes" if info["dirty"] else ""),
