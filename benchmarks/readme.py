@@ -108,8 +108,8 @@ def _exports(record: Record) -> str:
     names = [ratio.partition(" / ")[0] for ratio in own]
     lines = [
         f"\n## An exported net ({_machine(record)})\n",
-        "`python benchmarks/export_speed.py --write`: one picture a call, one thread; ms, and ratios"
-        " to onnxruntime with their middle half.\n",
+        "`python benchmarks/export_speed.py --write`: one picture a call, one thread; ms, and"
+        " ratios to onnxruntime with their middle half.\n",
         f"| net | onnxruntime | {' | '.join(f'{name} | ratio' for name in names)} |",
         "|---" * (2 + 2 * len(own)) + "|",
     ]

@@ -56,8 +56,9 @@ EXPERIMENT = Experiment(
     presets={
         "quick": {
             "base.data.train_examples": 10_000,
-            "base.train.epochs": 5.0,
+            "base.train.epochs": 4.0,
             "base.train.eval_train_examples": 1000,
+            "arms": ("dense", "deep"),
             "seeds": range(7),
         },
         "paper": {"base.train.epochs": 60.0, "seeds": range(20)},

@@ -60,6 +60,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.train.eval_train_examples": 500,
+            "arms": ("alexnet", "alexnet_deep"),
             "seeds": range(5),
         },
         "paper": {"base.train.epochs": 180.0, "tune_seeds": (0, 1)},

@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
         Prediction(ERROR, "net", than="pixels_knn"),
     ),
     presets={
-        "quick": {"base.train.epochs": 60.0, "seeds": range(7)},
+        "quick": {"base.train.epochs": 40.0, "seeds": range(7)},
         "paper": {"base.train.epochs": 400.0},
     },
 )
