@@ -68,7 +68,7 @@ class Measure:
             raise InputError(
                 f"Measure.target: {self.target!r}; 'steps_to' needs one, no other kind takes one."
             )
-        if self.split == "test" and self.kind not in ("final", "gap"):
+        if self.split == "test" and self.kind not in ("final", "gap", "size"):
             raise InputError(
                 f"Measure.split: 'test' is touched once, at the last step; {self.kind!r} needs"
                 " 'train' or 'validation'."

@@ -39,21 +39,21 @@ def unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any] | None
     """The inverse of `pack`, to the bit. Raises `ValueError` for what `pack` did not write."""
     if not content.startswith(MAGIC):
         raise ValueError("it is no packed file")
-    (length,) = struct.unpack_from("<I", content, len(MAGIC))
-    at = len(MAGIC) + 4 + length
+    tensors = {}
     try:
+        (length,) = struct.unpack_from("<I", content, len(MAGIC))
+        at = len(MAGIC) + 4 + length
         said, entries = json.loads(zlib.decompress(content[len(MAGIC) + 4 : at]))
-        tensors = {}
+        if (expected := at + sum(sum(lengths) for *_, lengths in entries)) != len(content):
+            raise ValueError(f"{len(content)} bytes, not {expected}")
         for name, shape, lengths in entries:
             parts = []
             for n in lengths:
                 parts.append(content[at : at + n])
                 at += n
             tensors[name] = _whole(parts, math.prod(shape)).reshape(shape)
-    except (zlib.error, IndexError, TypeError) as error:
+    except (zlib.error, struct.error, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"it is damaged ({error})") from error
-    if at != len(content):
-        raise ValueError(f"it is damaged ({len(content)} bytes, not {at})")
     return tensors, said
 
 
