@@ -128,21 +128,22 @@ assert both.tolist() == [*losses([0]), *losses([1])], both
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-# Name -> fields, how many convolutions take a bias in, and how many ReLU with it: the second of a
-# residual block is added to the shortcut first.
+# Name -> fields, and how many convolutions take in: a bias; that and ReLU; that and a shortcut; all
+# three. A projection is a shortcut that another convolution takes in.
 NETS = {
-    "resnet20": ({"widths": (4, 8, 16)}, 9, 10),
-    "vgg11_cifar": ({"widths": (4, 8, 8), "head": (8,)}, 0, 4),
-    "alexnet_cifar": ({"widths": (4, 8, 8, 8, 8), "head": (8,)}, 0, 5),
-    "googlenet_cifar": ({"width_multiplier": 0.25}, 0, 37),
+    "resnet20": ({"widths": (4, 8, 16)}, (0, 10, 0, 9)),
+    "resnet20 of projections": ({"widths": (4, 8, 16), "shortcut": "B"}, (2, 10, 0, 9)),
+    "vgg11_cifar": ({"widths": (4, 8, 8), "head": (8,)}, (0, 4, 0, 0)),
+    "alexnet_cifar": ({"widths": (4, 8, 8, 8, 8), "head": (8,)}, (0, 5, 0, 0)),
+    "googlenet_cifar": ({"width_multiplier": 0.25}, (0, 37, 0, 0)),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> None:
-    fields, biases, relus = NETS[name]
-    net = models.create_model(name, classes=10, **fields)
+    fields, expected_counts = NETS[name]
+    net = models.create_model(name.split()[0], classes=10, **fields)
     x = jax.random.normal(jax.random.key(1), (5, 32, 32, 3))
     variables = jax.jit(lambda: net.init(jax.random.key(0), x, train=False))()
     leaves, tree = jax.tree.flatten(variables)  # biases of 0 and deviations of 1 would hide errors
@@ -160,8 +161,9 @@ def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> No
     found = jax.jit(fused(logits))(variables, x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
     program = str(jax.make_jaxpr(fused(logits))(variables, x))
-    count = [program.count(f"target_name={target}\n") for target in native.BIASED]
-    assert count == [biases, relus] and f"target_name={native.FORWARD}\n" not in program
+    targets = (*native.BIASED, *native.ADDED)
+    assert tuple(program.count(f"target_name={t}\n") for t in targets) == expected_counts
+    assert f"target_name={native.FORWARD}\n" not in program
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ from jaxcnn.config import InputError
 SOURCE = Path(__file__).with_name("convolution.cc")
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
-TARGETS = (FORWARD, *BIASED, "jaxcnn_conv_input", "jaxcnn_conv_kernel")
+ADDED = ("jaxcnn_conv_add", "jaxcnn_conv_add_relu")
+TARGETS = (FORWARD, *BIASED, *ADDED, "jaxcnn_conv_input", "jaxcnn_conv_kernel")
 
 Pair = tuple[int, int]
 
@@ -103,12 +104,17 @@ def forward(
     pads: tuple[Pair, Pair],
     groups: int,
     bias: jax.Array | None = None,
+    beside: jax.Array | None = None,
     relu: bool = False,
 ) -> jax.Array:
-    """`conv`, which has no gradient here, with a bias [O] and ReLU behind it."""
+    """`conv`, which has no gradient here, and behind it a bias [O] that is added, then maps of
+    `shape` that are, then ReLU.
+    """
     if bias is None:
         return _call(FORWARD, shape, (x, w), stride, pads, groups)
-    return _call(BIASED[relu], shape, (x, w, bias), stride, pads, groups)
+    if beside is None:
+        return _call(BIASED[relu], shape, (x, w, bias), stride, pads, groups)
+    return _call(ADDED[relu], shape, (x, w, bias, beside), stride, pads, groups)
 
 
 def options(attributes: Any) -> dict[str, Any]:
@@ -146,4 +152,6 @@ def _call(
         "groups": np.int64(groups),
     }
     out = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.ffi.ffi_call(target, out, vmap_method="sequential")(*inputs, **attributes)
+    aliases = {3: 0} if target in ADDED else None  # the sum is written over the maps
+    call = jax.ffi.ffi_call(target, out, vmap_method="sequential", input_output_aliases=aliases)
+    return call(*inputs, **attributes)

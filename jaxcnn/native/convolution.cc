@@ -28,7 +28,11 @@ namespace ffi = xla::ffi;
 using dnnl::memory;
 using Tag = memory::format_tag;
 
-enum Kind { kForward, kBias, kBiasRelu, kInput, kKernel };
+enum Kind { kForward, kBias, kBiasRelu, kAdd, kAddRelu, kInput, kKernel };
+
+constexpr bool Biased(Kind kind) { return kBias <= kind && kind <= kAddRelu; }
+constexpr bool Added(Kind kind) { return kind == kAdd || kind == kAddRelu; }
+constexpr bool Rectified(Kind kind) { return kind == kBiasRelu || kind == kAddRelu; }
 
 struct Shape {  // of one block
   int64_t n, h, w, c, rows, columns, o, kh, kw;
@@ -53,18 +57,17 @@ dnnl::engine& Engine() {
 
 // Scratch memory comes from the caller. oneDNN's own belongs to the thread that made the primitive,
 // and it computes wrong numbers in another.
-dnnl::primitive_attr Attributes(bool relu = false) {
+dnnl::primitive_attr Attributes(Kind kind) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  if (relu) {
-    dnnl::post_ops after;
+  dnnl::post_ops after;
+  if (Added(kind)) after.append_sum(1.0f);
 #if DNNL_VERSION_MAJOR >= 3
-    after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+  if (Rectified(kind)) after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
 #else
-    after.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+  if (Rectified(kind)) after.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
 #endif
-    attributes.set_post_ops(after);
-  }
+  attributes.set_post_ops(after);
   return attributes;
 }
 
@@ -102,16 +105,16 @@ Plan Make(Kind kind, const Shape& s) {
 
   Plan plan;
   plan.bias = memory::desc({s.o}, f32, Tag::x);
-  const bool biased = kind == kBias || kind == kBiasRelu;
-  const auto attributes = Attributes(kind == kBiasRelu);
+  const auto attributes = Attributes(kind);
   const auto how = dnnl::prop_kind::forward_training;  // the other one's first choices are slower
-  auto forward = biased ? Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
+  auto forward = Biased(kind)
+                     ? Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
                                                               direct, src, any, plan.bias, dst,
                                                               stride, low, high)
                         : Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
                                                               direct, src, any, dst, stride, low,
                                                               high);
-  if (kind == kForward || biased) {
+  if (kind == kForward || Biased(kind)) {
     // The first choice for few channels takes four times as long as the second.
     while (s.c / g < 16 && std::string(forward.impl_info_str()).starts_with("brg"))
       if (!forward.next_impl()) break;
@@ -191,10 +194,10 @@ float* Scratch(size_t bytes, int slot) {  // kept by each thread
   return kept[slot].data();
 }
 
-// x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read. Of
-// kBias and kBiasRelu, g is the bias.
+// x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read. Of a
+// biased kind, g is the bias; `beside` are the maps that are added, in the place of `out` or not.
 void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
-         const float* g, float* out) {
+         const float* g, float* out, const float* beside = nullptr) {
   auto bind = [](const memory::desc& d, const float* p) {
     return memory(d, Engine(), const_cast<float*>(p));
   };
@@ -226,7 +229,9 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     dnnl::stream stream(Engine());
     const int64_t at = i * each;
     auto scratch = bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
-    if (kind == kForward || kind == kBias || kind == kBiasRelu) {
+    if (kind == kForward || Biased(kind)) {
+      if (Added(kind) && beside != out)
+        std::memcpy(out + at * map, beside + at * map, block(i).n * map * sizeof(float));
       std::unordered_map<int, memory> args{{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
                                            {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
                                            {DNNL_ARG_DST, bind(plan.maps, out + at * map)},
@@ -280,36 +285,50 @@ ffi::Error Handle(ffi::ThreadPool pool, In a, In b, Out out, Ints stride, Ints p
   return ffi::Error::Success();
 }
 
-template <Kind kind>
-ffi::Error HandleBiased(ffi::ThreadPool pool, In x, In w, ffi::Buffer<ffi::F32, 1> bias, Out out,
-                        Ints stride, Ints pads, int64_t groups) {
+using Bias = ffi::Buffer<ffi::F32, 1>;
+
+ffi::Error Forward(ffi::ThreadPool& pool, Kind kind, In x, In w, Bias bias, const float* beside,
+                   Out out, Ints stride, Ints pads, int64_t groups) {
   auto a = x.dimensions(), b = w.dimensions(), y = out->dimensions();
   Shape s{a[0], a[1], a[2], a[3], y[1], y[2], y[3], b[0], b[1],
           stride[0], stride[1], pads[0], pads[1], pads[2], pads[3], groups};
   try {
-    Run(pool, kind, s, x.typed_data(), w.typed_data(), bias.typed_data(), out->typed_data());
+    Run(pool, kind, s, x.typed_data(), w.typed_data(), bias.typed_data(), out->typed_data(),
+        beside);
   } catch (const std::exception& e) {
     return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
   }
   return ffi::Error::Success();
 }
 
+template <Kind kind>
+ffi::Error HandleBiased(ffi::ThreadPool pool, In x, In w, Bias bias, Out out, Ints stride,
+                        Ints pads, int64_t groups) {
+  return Forward(pool, kind, x, w, bias, nullptr, out, stride, pads, groups);
+}
+
+template <Kind kind>
+ffi::Error HandleAdded(ffi::ThreadPool pool, In x, In w, Bias bias, In beside, Out out,
+                       Ints stride, Ints pads, int64_t groups) {
+  return Forward(pool, kind, x, w, bias, beside.typed_data(), out, stride, pads, groups);
+}
+
 }  // namespace
 
-#define BIND                                                                              \
-  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Ret<In>().Attr<Ints>("stride") \
-      .Attr<Ints>("pads").Attr<int64_t>("groups")
+#define HANDLER(name, function, ...)                                                        \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                            \
+      name, function,                                                                       \
+      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() __VA_ARGS__.Ret<In>().Attr<Ints>("stride")    \
+          .Attr<Ints>("pads").Attr<int64_t>("groups"))
 
-#define BIND_BIASED                                                                         \
-  ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Arg<In>().Arg<ffi::Buffer<ffi::F32, 1>>() \
-      .Ret<In>().Attr<Ints>("stride").Attr<Ints>("pads").Attr<int64_t>("groups")
-
-// x, w, bias -> y, and its maximum with 0
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias, HandleBiased<kBias>, BIND_BIASED);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias_relu, HandleBiased<kBiasRelu>, BIND_BIASED);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv, Handle<kForward>, BIND);       // x, w -> y
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_input, Handle<kInput>, BIND);   // g, w -> dx
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_kernel, Handle<kKernel>, BIND); // x, g -> dw
+HANDLER(jaxcnn_conv, Handle<kForward>, .Arg<In>().Arg<In>());        // x, w -> y
+HANDLER(jaxcnn_conv_input, Handle<kInput>, .Arg<In>().Arg<In>());    // g, w -> dx
+HANDLER(jaxcnn_conv_kernel, Handle<kKernel>, .Arg<In>().Arg<In>());  // x, g -> dw
+// x, w, bias -> y, and its maximum with 0; x, w, bias, more -> y + more, and its maximum with 0
+HANDLER(jaxcnn_conv_bias, HandleBiased<kBias>, .Arg<In>().Arg<In>().Arg<Bias>());
+HANDLER(jaxcnn_conv_bias_relu, HandleBiased<kBiasRelu>, .Arg<In>().Arg<In>().Arg<Bias>());
+HANDLER(jaxcnn_conv_add, HandleAdded<kAdd>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
+HANDLER(jaxcnn_conv_add_relu, HandleAdded<kAddRelu>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
 
 extern "C" const char* jaxcnn_onednn() {
   static const std::string version = [] {

@@ -1,10 +1,12 @@
 """What follows a convolution by oneDNN goes into it, where nothing needs the gradient: the bias,
-batch normalisation with running statistics, ReLU. Else they read and write the map once more.
+batch normalisation with running statistics, a shortcut's maps, ReLU. Else they read and write the
+maps once more.
 
     fused(f)(*args)  # what f(*args) is, to rounding
 
 `f` is traced and its program run again, operation by operation; a convolution is kept back while
-what comes next is a number for each of its maps, added or multiplied, or the maximum with zero.
+what comes next is a number for each of its maps, added or multiplied, then other maps of its shape,
+added, then the maximum with zero.
 """
 
 from collections import Counter
@@ -24,7 +26,9 @@ INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
 @dataclass(frozen=True)
 class Convolution:
-    """scale conv(x, w) + shift, still to be computed; scale and shift are [1, 1, 1, O] or []."""
+    """scale conv(x, w) + shift + beside, still to be computed; scale and shift are [1, 1, 1, O] or
+    [], beside is of the maps' shape.
+    """
 
     x: jax.Array
     w: jax.Array
@@ -32,11 +36,13 @@ class Convolution:
     options: dict[str, Any]
     scale: Any = 1.0
     shift: Any = 0.0
+    beside: jax.Array | None = None
 
     def array(self, relu: bool = False) -> jax.Array:
         w, bias = self.w * self.scale, jnp.reshape(self.shift, -1)
         bias = jnp.broadcast_to(bias, self.shape[-1:])
-        return native.forward(self.x, w, self.shape, **self.options, bias=bias, relu=relu)
+        behind = {"bias": bias, "beside": self.beside, "relu": relu}
+        return native.forward(self.x, w, self.shape, **self.options, **behind)
 
 
 Value = Any  # jax.Array | Convolution
@@ -101,17 +107,21 @@ def _equation(eqn: JaxprEqn, inputs: list[Value]) -> Sequence[Value]:
 
 def _followed(name: str, a: Value, b: Value) -> Value | None:
     """a and b, one of them a convolution, by an operation; None where that does not go into it."""
-    conv, number = (a, b) if isinstance(a, Convolution) else (b, a)
-    if isinstance(number, Convolution) or jnp.shape(number)[:-1] not in ((), (1, 1, 1)):
-        return None
-    if name == "max" and _zero(number):
+    conv, other = (a, b) if isinstance(a, Convolution) else (b, a)
+    if name == "max" and _zero(other):
         return conv.array(relu=True)
+    if conv.beside is not None:
+        return None
+    if name == "add" and conv.shape == getattr(other, "shape", ()):
+        return replace(conv, beside=_array(other))
+    if isinstance(other, Convolution) or jnp.shape(other)[:-1] not in ((), (1, 1, 1)):
+        return None
     if name == "add":
-        return replace(conv, shift=conv.shift + number)
+        return replace(conv, shift=conv.shift + other)
     if name == "sub" and conv is a:
-        return replace(conv, shift=conv.shift - number)
+        return replace(conv, shift=conv.shift - other)
     if name == "mul":
-        return replace(conv, scale=conv.scale * number, shift=conv.shift * number)
+        return replace(conv, scale=conv.scale * other, shift=conv.shift * other)
     return None
 
 
