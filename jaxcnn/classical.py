@@ -9,9 +9,13 @@ Bengio, Haffner 1998, section III.C, and the principal components of Hinton, Sal
 | svm_poly4     | the same, kernel (gamma x y + 1)^4                                    |
 | pca_quadratic | `linear` on 40 principal components and all their products            |
 | pca           | no classifier: a picture from its principal components                |
+| svm_linear    | support vector machine without a kernel, one against one              |
+| logistic      | logistic regression, the softmax of a weighted sum                    |
 
-All see a picture as the nets' evaluation does, flattened. None draws a random number, so a fit
-depends on its data alone, and the fit for the test split is made anew rather than kept on disk.
+All see a picture as the nets' evaluation does, flattened, or, with `start.features`, the features
+that the source's net has of it; the last two see each number standardised by its mean and
+deviation over the training pictures. None draws a random number, so a fit depends on its data
+alone, and the fit for the test split is made anew rather than kept on disk.
 """
 
 from collections.abc import Callable
@@ -20,11 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 
 from jaxcnn import config
@@ -34,9 +38,14 @@ from jaxcnn.data.sources import Dataset, Split
 
 GRAM = 10_000  # up to so many pictures the whole kernel matrix (800 MB) is made at once: faster
 CHUNK = 1000  # pictures that are judged at a time
-STORED = ("coef_", "intercept_", "components_", "mean_", "explained_variance_", "dual_coef_")
+STORED = (
+    *("coef_", "intercept_", "components_", "mean_", "explained_variance_", "dual_coef_"),
+    "scale_",
+)
 
 Knobs = dict[str, Any]
+# What a model is shown in place of the pixels: [N, h, w, C] float32, normalised -> [N, ...]
+See = Callable[[np.ndarray], np.ndarray]
 
 
 class Kind(NamedTuple):
@@ -48,14 +57,17 @@ class Fitted(NamedTuple):
     run: Run
     estimator: Any
     data: Dataset
+    see: See | None
+    size: int  # numbers that stand for a picture
 
 
-def fit(run: Run, data: Dataset) -> Fitted:
-    """Raises `InputError` for what `check` would find."""
-    check(run, data)
-    x = _pictures(run, data, data.train)
+def fit(run: Run, data: Dataset, see: See | None = None) -> Fitted:
+    """`see` gives the features that `start.features` asks for."""
+    assert (see is None) == (run.start.features is None)
+    x = _pictures(run, data, data.train, see)
+    check(run, data, x.shape[1])
     estimator = KINDS[run.model.name].make(knobs(run.model), x)
-    return Fitted(run, estimator.fit(x, data.train.labels), data)
+    return Fitted(run, estimator.fit(x, data.train.labels), data, see, x.shape[1])
 
 
 def means(fitted: Fitted, split: Split) -> dict[str, float]:
@@ -65,7 +77,7 @@ def means(fitted: Fitted, split: Split) -> dict[str, float]:
     total = 0.0
     for start in range(0, count, CHUNK):
         part = Split(*(a[start : start + CHUNK] for a in (split.images, split.labels)))
-        x = _pictures(fitted.run, fitted.data, part)
+        x = _pictures(fitted.run, fitted.data, part, fitted.see)
         if rebuilds:
             back = fitted.estimator.inverse_transform(fitted.estimator.transform(x))
             total += float(np.square(back - x).sum())
@@ -76,13 +88,17 @@ def means(fitted: Fitted, split: Split) -> dict[str, float]:
 
 def parameters(fitted: Fitted) -> int:
     """How many numbers must be kept to judge a picture: of a support vector machine its vectors,
-    of the nearest neighbours all training pictures.
+    of the nearest neighbours all training pictures. A net that gives the features is not counted.
     """
-    n, pixels = len(fitted.data.train.labels), _size(fitted.run, fitted.data)
+    n, pixels = len(fitted.data.train.labels), fitted.size
     total = n * pixels if fitted.run.model.name == "knn" else 0
-    for part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
-        total += len(getattr(part[1], "support_", ())) * pixels
-        total += sum(np.size(getattr(part[1], name, ())) for name in STORED)
+    for _, part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
+        stored = set(STORED)
+        if getattr(part, "kernel", None) == "linear":  # its weights are enough
+            stored -= {"dual_coef_"}
+        else:
+            total += len(getattr(part, "support_", ())) * pixels
+        total += sum(np.size(getattr(part, name, ())) for name in stored)
     return total
 
 
@@ -92,11 +108,15 @@ def knobs(model: config.Model) -> Knobs:
     return {k: KINDS[model.name].paper[k] if v == "paper" else v for k, v in own.items()}
 
 
-def check(run: Run, data: Dataset) -> None:
-    """Raise `InputError` for what the model does not have or the data cannot feed."""
+def check(run: Run, data: Dataset, size: int | None = None) -> None:
+    """Raise `InputError` for what the model does not have or the data cannot feed; `size`: numbers
+    that stand for a picture, where they are not its pixels.
+    """
     name, own = run.model.name, CLASSICAL[run.model.name]
     for path in config.paths(run):
-        if path.startswith("model.") and not config.concerns(path, name):
+        # Under `start.features` a net's knobs are those of the source.
+        own_or_net = (name, run.start.model or name)
+        if path.startswith("model.") and not any(config.concerns(path, m) for m in own_or_net):
             if config.get(run, path) != "paper":
                 raise InputError(f"{path}: {name} has no such knob; its knobs: {', '.join(own)}.")
     for path in ("data.shift", "data.crop", "data.flip", "data.noise", "data.color"):
@@ -110,26 +130,24 @@ def check(run: Run, data: Dataset) -> None:
     objective = "reconstruction" if name == "pca" else "classification"
     if run.train.objective != objective:
         raise InputError(f"train.objective: {name} has {objective!r}, not {run.train.objective!r}.")
-    n, pixels = len(data.train.labels), _size(run, data)
+    n = len(data.train.labels)
+    pixels = size or int(np.prod(augment.image_shape(run.data, data.train.images.shape[1:])))
     most = {"neighbors": n, "components": min(n, pixels)}
     for knob, value in knobs(run.model).items():
         if value > most.get(knob, value):
             raise InputError(
-                f"model.{knob}: {value} is more than {n} training examples of {pixels} pixels"
+                f"model.{knob}: {value} is more than {n} training examples of {pixels} numbers"
                 f" allow: at most {most[knob]}."
             )
 
 
-def _pictures(run: Run, data: Dataset, split: Split) -> np.ndarray:
+def _pictures(run: Run, data: Dataset, split: Split, see: See | None) -> np.ndarray:
     """[N, D] float64."""
     moments: Any = (data.mean, data.std)
     chunks: Any = (split.images[i : i + CHUNK] for i in range(0, len(split.labels), CHUNK))
     parts = [np.asarray(augment.evaluate_view(c, run.data, *moments)) for c in chunks]
-    return np.concatenate(parts).reshape(len(split.labels), -1).astype(np.float64)
-
-
-def _size(run: Run, data: Dataset) -> int:
-    return int(np.prod(augment.image_shape(run.data, data.train.images.shape[1:])))
+    parts = parts if see is None else map(see, parts)
+    return np.concatenate([*parts]).reshape(len(split.labels), -1).astype(np.float64)
 
 
 def _least_squares(knobs: Knobs, x: np.ndarray) -> RidgeClassifier:
@@ -154,6 +172,10 @@ def _svm(kernel: Any, name: Any, **fixed: Any) -> Callable[[Knobs, np.ndarray], 
     return make
 
 
+def _standardized(make: Callable[[float], Any]) -> Callable[[Knobs, np.ndarray], Any]:
+    return lambda knobs, x: make_pipeline(StandardScaler(), make(knobs["penalty"]))
+
+
 SVM: Knobs = {"penalty": 10.0, "gamma": "scale"}  # scale: 1 / (pixels x their variance)
 KINDS: dict[str, Kind] = {
     "linear": Kind(_least_squares, {"ridge": 0.01}),
@@ -167,5 +189,9 @@ KINDS: dict[str, Kind] = {
     "pca": Kind(
         lambda knobs, x: PCA(knobs["components"], svd_solver="covariance_eigh"),
         {"components": 30},
+    ),
+    "svm_linear": Kind(_standardized(lambda c: SVC(C=c, kernel="linear")), {"penalty": 0.01}),
+    "logistic": Kind(
+        _standardized(lambda c: LogisticRegression(C=c, max_iter=1000)), {"penalty": 0.01}
     ),
 }

@@ -23,6 +23,7 @@ ONLY_IN = {
 # A room may import rooms to its left.
 ORDER = [
     *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
+    "transfer",
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
     *("checkpoint", "provenance", "classical", "stats", "wave", "train", "trained", "export"),
@@ -33,6 +34,7 @@ ORDER = [
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
+    "transfer.py",
     *("cohorts.py", "analysis", "models", "published.py"),
 )
 
