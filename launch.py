@@ -18,6 +18,7 @@ Examples:
   python launch.py plot architectures                      accuracy against operations
   python launch.py export RUN --to onnx                    a trained model for other programs
   python launch.py predict RUN picture.png                 what it says of a picture
+  python launch.py features RUN --layer conv2              what a layer makes of the data set
 """
 
 import contextlib
@@ -544,6 +545,42 @@ def predict(
         console.print(f"{path}: {', '.join(words)}", markup=False, soft_wrap=True)
 
 
+def features(
+    folder: RunFolder,
+    layer: Annotated[str, arg(help="None: list the layers and their features' sizes.")] = "",
+    split: Annotated[Literal["train", "validation", "test"], arg(help="Of the run's data.")] = (
+        "train"
+    ),
+    to: Annotated[
+        Path | None, arg(metavar="FILE.npz", help="Else RUN/features/LAYER.SPLIT.npz.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What a layer of a trained model makes of a data set, for other models: an .npz file with
+    `features`, `labels` and `class_names`.
+
+    The features of a layer are what the first layer behind it is given, so activation and pooling
+    are in them.
+
+    Example: python launch.py features runs/relu_vs_sigmoid/relu/seed0-1f2e3d4c5b --layer C3
+    """
+    from jaxcnn import backend, trained
+
+    backend.set_up()
+    with console.status("reading the run"):
+        source = trained.load(folder, data_dir)
+    if not layer:
+        if to is not None:
+            raise InputError("--to: of the features of a layer; name it by --layer.")
+        for name, shape in trained.layers(source).items():
+            console.print(f"{name}  {'x'.join(map(str, shape))}", markup=False)
+        return
+    path = to or folder / "features" / f"{layer.replace('/', '.')}.{split}.npz"
+    found = trained.write_features(source, layer, split, path)
+    size = "x".join(map(str, found.shape[1:]))
+    console.print(f"Written: {path} ({len(found):,} pictures, {size})", soft_wrap=True)
+
+
 COMMANDS = {
     "list": list_experiments,
     "show": show,
@@ -557,6 +594,7 @@ COMMANDS = {
     "plot": plot,
     "export": export,
     "predict": predict,
+    "features": features,
 }
 
 

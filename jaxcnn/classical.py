@@ -9,11 +9,15 @@ Bengio, Haffner 1998, section III.C, and the principal components of Hinton, Sal
 | svm_poly4     | the same, kernel (gamma x y + 1)^4                                    |
 | pca_quadratic | `linear` on 40 principal components and all their products            |
 | pca           | no classifier: a picture from its principal components                |
+| svm_linear    | support vector machine without a kernel, one against one              |
+| logistic      | logistic regression, the softmax of a weighted sum                    |
 
-All see a picture as the nets' evaluation does, flattened; with `components`, the nearest neighbours
-and the support vector machines see so many principal components of it (on faces, the eigenfaces of
-Turk & Pentland 1991). None draws a random number, so a fit
-depends on its data alone, and the fit for the test split is made anew rather than kept on disk.
+All see a picture as the nets' evaluation does, flattened, or, with `start.features`, the features
+that the source's net has of it; the last two see each number standardised by its mean and
+deviation over the training pictures. With `components`, the nearest neighbours and the support
+vector machines see so many principal components (of faces, the eigenfaces of Turk & Pentland 1991).
+None draws a random number, so a fit depends on its data alone, and the fit for the test split is
+made anew rather than kept on disk.
 """
 
 from collections.abc import Callable
@@ -22,11 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 
 from jaxcnn import config
@@ -36,9 +40,14 @@ from jaxcnn.data.sources import Dataset, Split
 
 GRAM = 10_000  # up to so many pictures the whole kernel matrix (800 MB) is made at once: faster
 CHUNK = 1000  # pictures that are judged at a time
-STORED = ("coef_", "intercept_", "components_", "mean_", "explained_variance_", "dual_coef_")
+STORED = (
+    *("coef_", "intercept_", "components_", "mean_", "explained_variance_", "dual_coef_"),
+    "scale_",
+)
 
 Knobs = dict[str, Any]
+# What a model is shown in place of the pixels: [N, h, w, C] float32, normalised -> [N, ...]
+See = Callable[[np.ndarray], np.ndarray]
 
 
 class Kind(NamedTuple):
@@ -50,14 +59,17 @@ class Fitted(NamedTuple):
     run: Run
     estimator: Any
     data: Dataset
+    see: See | None
+    size: int  # numbers that stand for a picture
 
 
-def fit(run: Run, data: Dataset) -> Fitted:
-    """Raises `InputError` for what `check` would find."""
-    check(run, data)
-    x = _pictures(run, data, data.train)
+def fit(run: Run, data: Dataset, see: See | None = None) -> Fitted:
+    """`see` gives the features that `start.features` asks for."""
+    assert (see is None) == (run.start.features is None)
+    x = _pictures(run, data, data.train, see)
+    check(run, data, x.shape[1])
     estimator = KINDS[run.model.name].make(knobs(run.model), x)
-    return Fitted(run, estimator.fit(x, data.train.labels), data)
+    return Fitted(run, estimator.fit(x, data.train.labels), data, see, x.shape[1])
 
 
 def means(fitted: Fitted, split: Split) -> dict[str, float]:
@@ -67,7 +79,7 @@ def means(fitted: Fitted, split: Split) -> dict[str, float]:
     total = 0.0
     for start in range(0, count, CHUNK):
         part = Split(*(a[start : start + CHUNK] for a in (split.images, split.labels)))
-        x = _pictures(fitted.run, fitted.data, part)
+        x = _pictures(fitted.run, fitted.data, part, fitted.see)
         if rebuilds:
             back = fitted.estimator.inverse_transform(fitted.estimator.transform(x))
             total += float(np.square(back - x).sum())
@@ -78,15 +90,17 @@ def means(fitted: Fitted, split: Split) -> dict[str, float]:
 
 def parameters(fitted: Fitted) -> int:
     """How many numbers must be kept to judge a picture: of a support vector machine its vectors,
-    of the nearest neighbours all training pictures.
+    of the nearest neighbours all training pictures. A net that gives the features is not counted.
     """
     total = 0
     for _, part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
-        vectors = len(getattr(part, "support_", ()))
+        stored, vectors = set(STORED), len(getattr(part, "support_", ()))
+        if getattr(part, "kernel", None) == "linear":  # its weights are enough
+            stored, vectors = stored - {"dual_coef_"}, 0
         if isinstance(part, KNeighborsClassifier):
             vectors = len(fitted.data.train.labels)
         total += vectors * part.n_features_in_
-        total += sum(np.size(getattr(part, name, ())) for name in STORED)
+        total += sum(np.size(getattr(part, name, ())) for name in stored)
     return total
 
 
@@ -96,11 +110,15 @@ def knobs(model: config.Model) -> Knobs:
     return {k: KINDS[model.name].paper[k] if v == "paper" else v for k, v in own.items()}
 
 
-def check(run: Run, data: Dataset) -> None:
-    """Raise `InputError` for what the model does not have or the data cannot feed."""
+def check(run: Run, data: Dataset, size: int | None = None) -> None:
+    """Raise `InputError` for what the model does not have or the data cannot feed; `size`: numbers
+    that stand for a picture, where they are not its pixels.
+    """
     name, own = run.model.name, CLASSICAL[run.model.name]
     for path in config.paths(run):
-        if path.startswith("model.") and not config.concerns(path, name):
+        # Under `start.features` a net's knobs are those of the source.
+        own_or_net = (name, run.start.model or name)
+        if path.startswith("model.") and not any(config.concerns(path, m) for m in own_or_net):
             if config.get(run, path) != "paper":
                 raise InputError(f"{path}: {name} has no such knob; its knobs: {', '.join(own)}.")
     for path in ("data.shift", "data.crop", "data.flip", "data.noise", "data.color"):
@@ -114,26 +132,24 @@ def check(run: Run, data: Dataset) -> None:
     objective = "reconstruction" if name == "pca" else "classification"
     if run.train.objective != objective:
         raise InputError(f"train.objective: {name} has {objective!r}, not {run.train.objective!r}.")
-    n, pixels = len(data.train.labels), _size(run, data)
+    n = len(data.train.labels)
+    pixels = size or int(np.prod(augment.image_shape(run.data, data.train.images.shape[1:])))
     most = {"neighbors": n, "components": min(n, pixels)}
     for knob, value in knobs(run.model).items():
         if value is not None and value > most.get(knob, value):
             raise InputError(
-                f"model.{knob}: {value} is more than {n} training examples of {pixels} pixels"
+                f"model.{knob}: {value} is more than {n} training examples of {pixels} numbers"
                 f" allow: at most {most[knob]}."
             )
 
 
-def _pictures(run: Run, data: Dataset, split: Split) -> np.ndarray:
+def _pictures(run: Run, data: Dataset, split: Split, see: See | None) -> np.ndarray:
     """[N, D] float64."""
     moments: Any = (data.mean, data.std)
     chunks: Any = (split.images[i : i + CHUNK] for i in range(0, len(split.labels), CHUNK))
     parts = [np.asarray(augment.evaluate_view(c, run.data, *moments)) for c in chunks]
-    return np.concatenate(parts).reshape(len(split.labels), -1).astype(np.float64)
-
-
-def _size(run: Run, data: Dataset) -> int:
-    return int(np.prod(augment.image_shape(run.data, data.train.images.shape[1:])))
+    parts = parts if see is None else map(see, parts)
+    return np.concatenate([*parts]).reshape(len(split.labels), -1).astype(np.float64)
 
 
 def _least_squares(knobs: Knobs, x: np.ndarray) -> RidgeClassifier:
@@ -172,6 +188,10 @@ def _svm(kernel: Any, name: Any, **fixed: Any) -> Callable[[Knobs, np.ndarray], 
     return make
 
 
+def _standardized(make: Callable[[float], Any]) -> Callable[[Knobs, np.ndarray], Any]:
+    return lambda knobs, x: make_pipeline(StandardScaler(), make(knobs["penalty"]))
+
+
 # scale: 1 / (pixels x their variance)
 SVM: Knobs = {"penalty": 10.0, "gamma": "scale", "components": None}
 KINDS: dict[str, Kind] = {
@@ -188,5 +208,9 @@ KINDS: dict[str, Kind] = {
     "pca": Kind(
         lambda knobs, x: PCA(knobs["components"], svd_solver="covariance_eigh"),
         {"components": 30},
+    ),
+    "svm_linear": Kind(_standardized(lambda c: SVC(C=c, kernel="linear")), {"penalty": 0.01}),
+    "logistic": Kind(
+        _standardized(lambda c: LogisticRegression(C=c, max_iter=1000)), {"penalty": 0.01}
     ),
 }

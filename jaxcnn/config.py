@@ -45,6 +45,8 @@ CLASSICAL: dict[str, tuple[str, ...]] = {
     "svm_poly4": ("penalty", "gamma", "components"),
     "pca_quadratic": ("components", "ridge"),
     "pca": ("components",),
+    "svm_linear": ("penalty",),
+    "logistic": ("penalty",),
 }
 
 T = TypeVar("T")
@@ -83,7 +85,7 @@ class Model:
     side_heads: bool | Paper = "paper"  # GoogLeNet's
     scan: bool | Paper = "paper"  # a ResNet's equal blocks as one, for compile time
     remat: bool | Paper = "paper"  # a ResNet's blocks computed twice, for memory
-    penalty: float | Paper = "paper"  # C of a support vector machine
+    penalty: float | Paper = "paper"  # C of a support vector machine or of logistic regression
     gamma: float | Paper = "paper"  # of its kernel
     ridge: float | Paper = "paper"  # squared weights against the mean squared error
     neighbors: int | Paper = "paper"  # of the K-nearest-neighbour rule
@@ -95,7 +97,10 @@ class Data:
     """A data set by name (see data/sources.py), its split, and the augmentation inside the step."""
 
     name: str = "mnist"
+    # Of the set's, numbered from 0 in this order; None: all
+    classes: None | tuple[int, ...] = None
     train_examples: int | None = None  # None: all that validation leaves
+    per_class: int | None = None  # so many of each class, in the place of train_examples
     validation_examples: int = 5000  # held out of the training split
     test_per_class: int | None = None  # so many of each class are tested on; of a source with none
     split_seed: int = 0
@@ -164,12 +169,37 @@ class Compress:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Where the weights of layers come from, and which of them training moves (transfer.py).
+
+    The source run is this run on another data set: its model, optimiser and seed, and what is
+    below. Layers are named by patterns: 'C1', 'conv*'; a block's name stands for all in it, a
+    layer's for its batch normalisation too.
+    """
+
+    data: None | str = None  # data.name of the source run; None: there is none
+    classes: None | tuple[int, ...] = None  # its data.classes
+    train_examples: int | None = None  # its data.train_examples
+    epochs: float = 10.0  # its train.epochs
+    steps: int | None = None  # its train.steps
+    lr: float | None = None  # its optim.lr; None: this run's
+    layers: None | tuple[str, ...] = None  # taken over; None: all but the last
+    rate: float = 1.0  # learning rate of the layers taken over, as a share of optim.lr
+    freeze: tuple[str, ...] = ()  # layers that stay as they start, with or without a source
+    # For models that are fitted at once: the source's net, which has this run's other knobs, and
+    # the layer whose features take the place of the pixels.
+    model: None | str = None
+    features: None | str = None
+
+
+@dataclass(frozen=True)
 class Run:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
     train: Train = field(default_factory=Train)
     compress: Compress = field(default_factory=Compress)
+    start: Start = field(default_factory=Start)
     seed: int = 0
 
 
@@ -274,6 +304,10 @@ SHARE = (lambda v: 0 <= v < 1, "in [0, 1)")
 POSITIVE = (lambda v: v >= 1, "at least 1")
 ABOVE_0 = (lambda v: v > 0, "above 0")
 NOT_NEGATIVE = (lambda v: v >= 0, "at least 0")
+CLASSES = (
+    lambda v: len(set(v)) == len(v) >= 2 and min(v) >= 0,
+    "two or more different numbers, all at least 0",
+)
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.pool_window": POSITIVE,
     "model.pool_stride": POSITIVE,
@@ -290,7 +324,9 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.ridge": ABOVE_0,
     "model.neighbors": POSITIVE,
     "model.components": POSITIVE,
+    "data.classes": CLASSES,
     "data.train_examples": POSITIVE,
+    "data.per_class": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.test_per_class": POSITIVE,
     "data.split_seed": NOT_NEGATIVE,
@@ -324,6 +360,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compress.prune_until": (lambda v: 0 <= v <= 1, "in [0, 1]"),
     "compress.bits": (lambda v: 1 <= v <= 8, "1 to 8"),
     "compress.share_from": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "start.classes": CLASSES,
+    "start.train_examples": POSITIVE,
+    "start.epochs": ABOVE_0,
+    "start.steps": POSITIVE,
+    "start.lr": ABOVE_0,
+    "start.rate": ABOVE_0,
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 
@@ -351,6 +393,35 @@ def check(run: Run) -> None:
         raise InputError(
             f"compress.share_from: {own.share_from} is earlier than compress.prune_until,"
             f" {own.prune_until}: values are shared among the weights that are left."
+        )
+    if run.start.freeze and (own.sparsity or own.bits):
+        raise InputError(
+            f"start.freeze: {run.start.freeze} keeps layers as they are, and compress.* changes"
+            " every kernel."
+        )
+    _check_start(run)
+
+
+def _check_start(run: Run) -> None:
+    start, name = run.start, run.model.name
+    if name not in CLASSICAL:
+        for path in ("model", "features"):
+            if getattr(start, path) is not None:
+                raise InputError(
+                    f"start.{path}: {getattr(start, path)!r}; only for models that are fitted at"
+                    f" once: {', '.join(CLASSICAL)}. model.name is {name!r}."
+                )
+        return
+    for path in ("layers", "rate", "freeze"):
+        if getattr(start, path) != getattr(Start(), path):
+            raise InputError(f"start.{path}: {name} is fitted at once and has no layers to train.")
+    needed = {f"start.{path}": getattr(start, path) for path in ("data", "model", "features")}
+    if start.model in CLASSICAL:
+        raise InputError(f"start.model: {start.model!r} is fitted at once and has no layers.")
+    missing = [path for path, value in needed.items() if value is None]
+    if 0 < len(missing) < len(needed):
+        raise InputError(
+            f"{missing[0]}: none; the features of a net need {', '.join(needed)}, all three."
         )
 
 

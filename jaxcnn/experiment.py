@@ -296,6 +296,11 @@ def folder(root: Path, experiment: Experiment, arm: str, run: Run) -> Path:
     return root / experiment.name / arm / f"seed{run.seed}-{config.digest(run)}"
 
 
+def source_folder(root: Path, run: Run) -> Path:
+    """Where a run that others start from keeps its records: the same for all experiments."""
+    return root / "sources" / run.model.name / f"seed{run.seed}-{config.digest(run)}"
+
+
 def with_preset(experiment: Experiment, preset: str) -> Experiment:
     """The experiment under a preset; 'default' is the experiment as written unless it names one."""
     if preset not in experiment.presets:

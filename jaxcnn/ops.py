@@ -303,3 +303,34 @@ def shifted(shifts: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.ShapeDtyp
 
     with nn.intercept_methods(shift):
         yield met
+
+
+@contextlib.contextmanager
+def given() -> Iterator[dict[str, jax.Array]]:
+    """Yields, for each convolution and fully-connected layer called within, its path -> what it is
+    given, in the order of the calls.
+    """
+    found: dict[str, jax.Array] = {}
+
+    def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, Conv | nn.Dense) and context.method_name == "__call__":
+            found["/".join(context.module.path)] = args[0]
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        yield found
+
+
+@contextlib.contextmanager
+def still(frozen: Callable[[str], bool]) -> Iterator[None]:
+    """Within, batch normalisation at a `frozen` path is by its running statistics in training too,
+    and leaves them as they are.
+    """
+
+    def hold(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, BatchNorm) and frozen("/".join(context.module.path)):
+            kwargs = {**kwargs, "train": False}
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(hold):
+        yield

@@ -49,3 +49,14 @@ def optimizer(optim: Optim, numbers: dict[str, Number], steps: int) -> optax.Gra
     return optax.chain(
         *parts, optax.scale_by_learning_rate(lambda count: numbers["lr"] * share(count))
     )
+
+
+def grouped(
+    whole: optax.GradientTransformation, groups: Any, rate: float
+) -> optax.GradientTransformation:
+    """`whole` for the parameters that `groups`, a tree like theirs, calls 'free'; at `rate` times
+    its learning rate for those called 'taken'; and nothing, weight decay neither, for 'frozen'.
+    """
+    slower = optax.chain(whole, optax.scale(rate))
+    kinds = {"free": whole, "taken": slower, "frozen": optax.set_to_zero()}
+    return optax.multi_transform(kinds, groups)

@@ -38,13 +38,6 @@ BATCHES = 8  # of the update's variance
 Batch = Callable[[jax.Array | int], tuple[jax.Array, jax.Array]]
 
 
-def layers(run: Run, problem: Problem) -> list[str]:
-    """The layers' names, 'conv2_1/conv1', in the order in which a picture meets them."""
-    with ops.shifted({}) as met:
-        jax.eval_shape(lambda: step.init_state(run, problem, step.numbers(run)))
-    return list(met)
-
-
 def probe(
     run: Run,
     problem: Problem,
@@ -53,13 +46,13 @@ def probe(
     moments: step.Moments,
     values: Numbers,
 ) -> dict[str, jax.Array]:
-    """Each of `train.probes` -> a number for each of the L `layers`, [L].
+    """Each of `train.probes` -> a number for each of the L layers of `step.layers`, [L].
 
     `batch(i)` is the i-th batch of the training examples, images [B, H, W, C] uint8, labels [B].
     Raises `InputError` for a run whose layers or batches cannot be probed.
     """
     check(run, problem)
-    names = layers(run, problem)
+    names = step.layers(run, problem)
 
     def loss(params: Any, i: jax.Array | int, shifts: dict[str, jax.Array]) -> jax.Array:
         # Its keys are those of the i-th step from here, so that each batch has its own mask.

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn import backend, classical, config, experiment, models, train
+from jaxcnn import backend, classical, config, experiment, models, train, transfer
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import KNOBS
 
@@ -23,8 +23,9 @@ def show(exp: Experiment, preset: str, data_dir: Path | None, console: Console) 
     grid = experiment.grid(exp)
     bases = {arm: next(iter(settings.values())) for arm, settings in grid.items()}
     runs = list(bases.values())
-    datasets = train.load_data(runs, data_dir)
-    train.check(runs, datasets)
+    every = transfer.with_sources(runs)
+    datasets = train.load_data(every, data_dir)
+    train.check(every, datasets)
 
     console.print(f"[bold]{exp.name}[/]  {exp.claim}\n[dim]{exp.source}; preset {preset}[/]\n")
     fields = Table("field", *bases, box=None, header_style="bold", pad_edge=False)
@@ -105,7 +106,9 @@ def _resolved(run: config.Run) -> dict[str, str]:
         group, _, name = path.rpartition(".")
         if group == "model" and name in KNOBS and value == "paper":
             value = f"{own[name]} (paper)" if name in own else NO_KNOB
-        if not config.concerns(path, run.model.name):
+        freezes = name == "freeze" and run.start.freeze
+        off = group == "start" and run.start.data is None and not freezes
+        if off or not config.concerns(path, run.model.name):
             value = NO_KNOB
         out[path] = str(value)
     return out

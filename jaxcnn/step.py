@@ -2,6 +2,7 @@
 runs side by side and sharding are applied outside, in cohorts.py.
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn import compress, losses, models, optim
-from jaxcnn.config import InputError, Run, get, override
+from jaxcnn import compress, losses, models, ops, optim, transfer
+from jaxcnn.config import InputError, Run, Start, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
 from jaxcnn.models.autoencoder import AUTOENCODERS
@@ -71,7 +72,7 @@ def numbers(run: Run) -> Numbers:
 
 def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
-    examples it is trained on is no part of that.
+    examples it is trained on is no part of that, nor what its weights start from.
 
     Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity), so it is
     not any number.
@@ -82,7 +83,8 @@ def static(run: Run) -> Run:
         for path in TRACED
         for value in [get(run, path)]
     }
-    return dataclasses.replace(override(run, neutral | {"data.split_seed": 0}), seed=0)
+    start = transfer.static(run.start)
+    return dataclasses.replace(override(run, neutral | {"data.split_seed": 0}), start=start, seed=0)
 
 
 def key(seed: int | jax.Array, purpose: str) -> jax.Array:
@@ -90,15 +92,42 @@ def key(seed: int | jax.Array, purpose: str) -> jax.Array:
 
 
 def init_state(run: Run, problem: Problem, values: Numbers) -> State:
-    """The state at step 0. Linen keys weights by (key, name): arms of equal seed start from equal
-    weights.
+    """The state at step 0, but for what `started` takes over. Linen keys weights by (key, name):
+    arms of equal seed start from equal weights.
     """
     net = module(run, problem, values)
     shape = augment.image_shape(run.data, problem.image_shape)
     variables = net.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
     params = variables["params"]
-    opt_state = optim.optimizer(run.optim, values, problem.steps).init(params)
+    opt_state = _optimizer(run, problem, values, params).init(params)
     return State(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state)
+
+
+def started(run: Run, problem: Problem, state: State, source: State) -> State:
+    """`state` with the layers of `start.layers` as they are in `source`, weights and running
+    statistics; of arrays or of their shapes. Raises `InputError` where those differ.
+    """
+    taken = transfer.taken(run.start, layers(run, problem))
+    params = transfer.replaced(state.params, source.params, taken)
+    stats = transfer.replaced(state.batch_stats, source.batch_stats, taken)
+    return dataclasses.replace(state, params=params, batch_stats=stats)
+
+
+def layers(run: Run, problem: Problem) -> list[str]:
+    """The names of the model's convolutions and fully-connected layers, 'conv2_1/conv1', in the
+    order in which a picture meets them.
+    """
+    return transfer.names(module(run, problem, {}), seen(run, problem))
+
+
+def _optimizer(
+    run: Run, problem: Problem, values: Numbers, params: Any
+) -> optax.GradientTransformation:
+    whole = optim.optimizer(run.optim, values, problem.steps)
+    if transfer.static(run.start) == Start():
+        return whole
+    groups = transfer.groups(run.start, params, layers(run, problem), run.model.name)
+    return optim.grouped(whole, groups, run.start.rate)
 
 
 def epoch_order(run: Run, problem: Problem, values: Numbers, epoch: jax.Array) -> jax.Array:
@@ -141,13 +170,15 @@ def training_loss(
     """
     rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
     mask = jnp.ones(labels.shape, jnp.float32)
-    (output, extras), updates = module(run, problem, values).apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        x,
-        train=True,
-        rngs=rngs,
-        mutable=["batch_stats"],
-    )
+    frozen = partial(transfer.matches, patterns=run.start.freeze)
+    with ops.still(frozen) if run.start.freeze else contextlib.nullcontext():
+        (output, extras), updates = module(run, problem, values).apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            x,
+            train=True,
+            rngs=rngs,
+            mutable=["batch_stats"],
+        )
     smoothing = values["label_smoothing"]
     sums = _judged(run, problem, output, x, labels, mask, smoothing)
     total = sums["loss"]
@@ -180,17 +211,17 @@ def train_step(
         nothing = losses.zeros(run.train.objective)
         return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
 
-    layers = len(greedy_ends(run, problem))
+    count = len(greedy_ends(run, problem))
     stage = jnp.sum(state.step >= jnp.array(greedy_ends(run, problem), jnp.int32))
     gradients: list[Any] = [
-        jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, layers + 1)
+        jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
     ]
     gradients.append(jax.grad(loss, has_aux=True))
     grads, (sums, batch_stats) = lax.switch(stage, gradients, state.params)
-    optimizer = optim.optimizer(run.optim, values, problem.steps)
+    optimizer = _optimizer(run, problem, values, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    if layers:
-        updates = _held(updates, stage, layers)
+    if count:
+        updates = _held(updates, stage, count)
     params = optax.apply_updates(state.params, updates)
     done = state.step + 1
     params = compress.constrained(

@@ -1,4 +1,5 @@
-"""An experiment -> its runs, in three stages: the grid, the chosen settings, the test split.
+"""An experiment -> its runs, in stages: what they start from, the grid, the chosen settings, the
+test split.
 
 Each arm's setting is chosen on validation data; only then are its further seeds trained, and the
 test split is read for the chosen runs alone.
@@ -10,13 +11,21 @@ from typing import Any
 
 import jax
 
-from jaxcnn import config, experiment, records, stats, train
+from jaxcnn import config, experiment, records, stats, train, transfer
 from jaxcnn.config import InputError, Run, override
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import Tick
 
 Jobs = dict[Path, Run]
+
+
+def source_jobs(exp: Experiment, root: Path) -> Jobs:
+    """What the runs start from, of every arm, setting and seed; runs of equal sources share one."""
+    seeds = tuple(dict.fromkeys((*exp.tune_seeds, *exp.seeds))) if exp.tune else exp.seeds
+    settings = [run for runs in experiment.grid(exp).values() for run in runs.values()]
+    found = (transfer.source(own) for run in settings for own in experiment.seeded(exp, run, seeds))
+    return {experiment.source_folder(root, run): run for run in found if run is not None}
 
 
 def tuning_jobs(exp: Experiment, root: Path) -> Jobs:
@@ -53,10 +62,13 @@ def chosen_settings(exp: Experiment, root: Path) -> dict[str, str] | None:
 
 
 def all_runs(exp: Experiment) -> list[Run]:
-    """One run of each arm, setting and split: what must be checked before work begins."""
+    """One run of each arm, setting and split, and behind them what these start from: what must be
+    checked before work begins.
+    """
     seeds = dict.fromkeys((*exp.tune_seeds, *exp.seeds)) if exp.resplit else (0,)
     settings = [run for runs in experiment.grid(exp).values() for run in runs.values()]
-    return [own for run in settings for own in experiment.seeded(exp, run, seeds)]
+    own = (own for run in settings for own in experiment.seeded(exp, run, seeds))
+    return transfer.with_sources(own)
 
 
 def here(exp: Experiment) -> Experiment:
@@ -79,6 +91,10 @@ def here(exp: Experiment) -> Experiment:
 def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
     """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
+    for folder, run in source_jobs(exp, root).items():
+        steps = train.problem_of(run, datasets[run.data]).steps
+        left += 0 if records.is_finished(folder) else steps
+        total += steps
     for arm in exp.arms:
         alone = experiment.only(exp, [arm])
         tuning, final = tuning_jobs(alone, root), final_jobs(alone, root)
@@ -109,17 +125,21 @@ def run(
     if exp.timed:
         at_once = 1
 
+    starts = source_jobs(exp, root)
+    sources = {run: folder for folder, run in starts.items()}
+
     def trained(jobs: Jobs) -> Iterator[Tick]:
         labels: dict[Path, dict[str, Any]] = {
             folder: {"experiment": exp.name, "arm": folder.parent.name, "preset": preset}
             for folder in jobs
         }
         often = {"stop": stop, "checkpoint_seconds": checkpoint_seconds}
-        return train.train(jobs, labels, datasets, at_once=at_once, **often)
+        return train.train(jobs, labels, datasets, at_once=at_once, sources=sources, **often)
 
+    yield from trained(starts)
     yield from trained(tuning_jobs(exp, root))
     jobs = final_jobs(exp, root)
     assert jobs is not None  # the grid is complete
     yield from trained(jobs)
     if not exp.timed:
-        yield from train.test(jobs, datasets, at_once=at_once)
+        yield from train.test(jobs, datasets, at_once=at_once, sources=sources)

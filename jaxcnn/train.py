@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +22,13 @@ from jaxcnn import (
     cohorts,
     config,
     memory,
+    ops,
     probes,
     provenance,
     records,
     sharding,
     step,
+    transfer,
     weights,
 )
 from jaxcnn.checkpoint import Checkpoints
@@ -42,8 +44,9 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, D
     """The data of the runs; those that differ in augmentation alone are the same arrays."""
 
     def stored(data: config.Data) -> config.Data:
-        same = ("name", "train_examples", "validation_examples", "test_per_class", "split_seed")
-        return config.Data(**{field: getattr(data, field) for field in (*same, "resize")})
+        same = ("name", "classes", "train_examples", "per_class", "validation_examples")
+        same += ("test_per_class", "split_seed", "resize")
+        return config.Data(**{field: getattr(data, field) for field in same})
 
     wanted = dict.fromkeys(run.data for run in runs)
     loaded = {s: sources.load(s, data_dir) for s in dict.fromkeys(map(stored, wanted))}
@@ -76,13 +79,29 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
     """Trace one step of each program, without compiling or making weights: errors come before any
     work.
     """
-    for group in cohorts.group(runs, step.static):
-        run = group[0]
-        problem = problem_of(run, datasets[run.data])
+
+    def kind(run: Run) -> Any:
+        """Equal for runs of one program that start from runs of one program."""
+        source = transfer.source(run)
+        return step.static(run), run.start.features, source and step.static(source)
+
+    for run, *_ in cohorts.group(runs, kind):
+        problem, source = problem_of(run, datasets[run.data]), transfer.source(run)
+        theirs = None if source is None else problem_of(source, datasets[source.data])
         if _fitted(run):
-            classical.check(run, datasets[run.data])
-        else:
-            trace(run, problem)
+            classical.check(run, datasets[run.data], _feature_size(run, source, theirs))
+            continue
+        state, _ = trace(run, problem)
+        if source is not None and theirs is not None:
+            step.started(run, problem, state, trace(source, theirs)[0])
+
+
+def _feature_size(run: Run, source: Run | None, problem: Problem | None) -> int | None:
+    """How many numbers `start.features` gives of a picture."""
+    if source is None or problem is None:
+        return None
+    found = transfer.shapes(step.module(source, problem, {}), step.seen(source, problem))
+    return math.prod(ops.lookup(found, run.start.features, "start.features"))
 
 
 def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
@@ -128,8 +147,10 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
     at_once: int | None = None,
+    sources: Mapping[Run, Path] | None = None,
 ) -> Iterator[Tick]:
     """Train what is not finished of `jobs` (folder -> run); `labels` goes into each run.json.
+    `sources` are the folders of the finished runs that they start from.
 
     Side by side are `at_once` runs of a cohort, or as many as fit in memory. Runs that another
     launch holds are left to it and waited for. Raises `Interrupted` once `stop()` is true and
@@ -151,13 +172,19 @@ def train(
                         continue
                     held_elsewhere = False
                     runs = {f: pending[f] for f in wave}
-                    infos = {f: {**labels[f], **shared} for f in wave}
+                    infos = {
+                        f: {**labels[f], **shared, **_source_data(run, datasets)}
+                        for f, run in runs.items()
+                    }
                     data = datasets[next(iter(runs.values())).data]
+                    begin = functools.partial(_source, sources or {}, datasets)
                     if _fitted(next(iter(runs.values()))):
-                        yield from _fit(runs, infos, data, stop)
+                        yield from _fit(runs, infos, data, begin, stop)
                         continue
                     with memory.explained(_name(wave), runs[wave[0]]):
-                        yield from _resume(runs, infos, data, mesh, width, stop, checkpoint_seconds)
+                        yield from _resume(
+                            runs, infos, data, mesh, width, begin, stop, checkpoint_seconds
+                        )
         pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
         if pending and held_elsewhere:
             if not waiting:
@@ -174,6 +201,7 @@ def test(
     datasets: Mapping[config.Data, Dataset],
     *,
     at_once: int | None = None,
+    sources: Mapping[Run, Path] | None = None,
 ) -> Iterator[Tick]:
     """Evaluate the finished runs of `jobs` on the test split, once each, at the last step."""
     todo = {
@@ -189,7 +217,8 @@ def test(
             data = datasets[runs[0].data]
             if _fitted(runs[0]):
                 for folder, run in zip(wave, runs, strict=True):
-                    means = classical.means(classical.fit(run, data), data.test)
+                    see = _see(run, functools.partial(_source, sources or {}, datasets))
+                    means = classical.means(classical.fit(run, data, see), data.test)
                     records.write_json(folder / "test.json", means)
                     yield Tick(folder, 1)
                 continue
@@ -211,6 +240,56 @@ def final(folder: Path, run: Run, data: Dataset) -> step.State:
     """The state of a finished run at its last step."""
     _, like = _program(run, data, sharding.make_mesh(1, 1))
     return _final(folder, like).state
+
+
+class Net(NamedTuple):
+    """A source run's: how it is built, and its state at the last step."""
+
+    run: Run
+    problem: Problem
+    state: step.State
+
+
+def _source(
+    sources: Mapping[Run, Path], datasets: Mapping[config.Data, Dataset], run: Run
+) -> Net | None:
+    """Of the run's source; None where it has none. Raises `InputError` where that has no weights to
+    give, or was trained on other data than there are now.
+    """
+    source = transfer.source(run)
+    if source is None:
+        return None
+    folder, data = sources[source], datasets[source.data]
+    record = records.read(folder)
+    if record is None or record.result is None:
+        raise RuntimeError(f"{folder}: the source run is not finished.")
+    if record.diverged:
+        raise InputError(
+            f"start.lr: {source.optim.lr}; the source run {folder} diverged at step"
+            f" {record.result['step']} and has no weights to start from."
+        )
+    if record.info["data"]["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"start.data: {source.data.name!r} has changed since {folder} was trained (fingerprint"
+            f" {data.fingerprint}, then {record.info['data']['fingerprint']}). Move that folder"
+            " away, or name another with --out."
+        )
+    return Net(source, problem_of(source, data), final(folder, source, data))
+
+
+def _source_data(run: Run, datasets: Mapping[config.Data, Dataset]) -> dict[str, str]:
+    source = transfer.source(run)
+    return {} if source is None else {"source_data": datasets[source.data].fingerprint}
+
+
+def _see(run: Run, begin: Callable[[Run], Net | None]) -> classical.See | None:
+    """What a model that is fitted at once sees in place of pixels; None for the pixels."""
+    layer, net = run.start.features, begin(run)
+    if layer is None or net is None:
+        return None
+    model = step.module(net.run, net.problem, {})
+    variables = {"params": net.state.params, "batch_stats": net.state.batch_stats}
+    return lambda images: transfer.features(model, variables, images, layer)
 
 
 def _plan(
@@ -266,6 +345,7 @@ def _fit(
     runs: dict[Path, Run],
     infos: dict[Path, dict[str, Any]],
     data: Dataset,
+    begin: Callable[[Run], Net | None],
     stop: Callable[[], bool],
 ) -> Iterator[Tick]:
     """Fit the runs one after the other. A fit is done or has not begun, so nothing is saved on the
@@ -276,7 +356,7 @@ def _fit(
             raise Interrupted
         yield Tick(folder, 0)
         began = time.monotonic()
-        fitted = classical.fit(run, data)
+        fitted = classical.fit(run, data, _see(run, begin))
         n = run.train.eval_train_examples
         row: dict[str, Any] = {"step": 1}
         row["train"] = classical.means(fitted, Split(data.train.images[:n], data.train.labels[:n]))
@@ -297,6 +377,7 @@ def _resume(
     data: Dataset,
     mesh: Any,
     width: int,
+    begin: Callable[[Run], Net | None],
     stop: Callable[[], bool],
     checkpoint_seconds: float,
 ) -> Iterator[Tick]:
@@ -328,7 +409,26 @@ def _resume(
                 checkpoint_seconds=checkpoint_seconds,
             )
             carries = [c for f in equal if (c := found[f][1]) is not None]
+            if at < 0:
+                carries = _started(wave, begin)
             yield from wave.run(at, carries)
+
+
+def _started(wave: Wave, begin: Callable[[Run], Net | None]) -> list[Carry]:
+    """The runs' carries before the first step; [] where they start from no other's weights."""
+    nets = [begin(run) for run in wave.runs]
+    if not any(nets):
+        return []
+    mesh = wave.program.mesh
+    values = sharding.put(mesh, cohorts.stack(wave.padded), "run")
+    whole = jax.device_get(wave.program.init(values))
+    out = []
+    for i, (run, net) in enumerate(zip(wave.runs, nets, strict=True)):
+        carry = jax.tree.map(lambda a, i=i: a[i], whole)
+        if net is not None:
+            carry = carry._replace(state=step.started(run, wave.problem, carry.state, net.state))
+        out.append(carry)
+    return out
 
 
 def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:

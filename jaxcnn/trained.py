@@ -1,7 +1,8 @@
 """A finished run, back from its folder: what it was trained on, its weights, what it says of
-pictures.
+pictures, what its layers make of them.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +10,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import config, records, step, train
+from jaxcnn import config, ops, records, step, train, transfer
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import readers, sources
+from jaxcnn.data import augment, readers, sources
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.records import Record
 from jaxcnn.step import Problem, State
@@ -75,6 +76,41 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
         return jax.nn.softmax(logits.astype(np.float32))
 
     return np.asarray(jax.jit(softmax)(trained.state, images))
+
+
+def layers(trained: Trained) -> dict[str, tuple[int, ...]]:
+    """Layer -> the shape of its features of one picture, in the order in which it meets them."""
+    model = step.module(trained.run, trained.problem, {})
+    return transfer.shapes(model, step.seen(trained.run, trained.problem))
+
+
+def features(trained: Trained, layer: str, split: str) -> np.ndarray:
+    """The features of `layer` of all pictures of 'train', 'validation' or 'test', [N, ...]."""
+    ops.lookup(layers(trained), layer, "--layer")
+    data, run = trained.data, trained.run
+    images = getattr(data, split).images
+    if len(images) == 0:
+        raise InputError(f"--split: {split!r} has no pictures in {run.data.name!r}.")
+    model = step.module(run, trained.problem, {})
+    variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
+    parts = []
+    for start in range(0, len(images), transfer.BATCH):
+        part = images[start : start + transfer.BATCH]
+        x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
+        parts.append(transfer.features(model, variables, np.asarray(x), layer))
+    return np.concatenate(parts)
+
+
+def write_features(trained: Trained, layer: str, split: str, path: Path) -> np.ndarray:
+    """`features` into an .npz with `features`, `labels` and `class_names`, whole or not at all."""
+    if path.suffix != ".npz":
+        raise InputError(f"--to: {str(path)!r} is no name of a .npz file.")
+    found = features(trained, layer, split)
+    content = io.BytesIO()
+    labels = getattr(trained.data, split).labels
+    np.savez(content, features=found, labels=labels, class_names=np.array(trained.data.classes))
+    records.write(path, content.getvalue())
+    return found
 
 
 def _picture(trained: Trained, file: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import cohorts, config, losses, probes, records, sharding
+from jaxcnn import cohorts, config, losses, records, sharding, step
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program, Resident
 from jaxcnn.config import Run
@@ -52,13 +52,16 @@ class Wave:
     stop: Callable[[], bool]
     checkpoint_seconds: float
 
+    @property
+    def padded(self) -> list[Run]:
+        return self.runs + [self.runs[-1]] * (self.width - len(self.runs))
+
     def run(self, at: int, carries: list[Carry]) -> Iterator[Tick]:
-        """From step `at` (-1: not begun) to the end."""
+        """From step `at` (-1: not begun) to the end; without `carries` from the initial weights."""
         run, mesh, problem = self.runs[0], self.program.mesh, self.problem
         every = config.eval_interval(run, problem.train_examples)
         data = resident(self.data, mesh)
-        padded = self.runs + [self.runs[-1]] * (self.width - len(self.runs))
-        values = sharding.put(mesh, cohorts.stack(padded), "run")
+        values = sharding.put(mesh, cohorts.stack(self.padded), "run")
         carry = stacked(mesh, carries, self.width) if carries else self.program.init(values)
         live = set(range(len(self.runs)))
         order, ordered = None, -1  # of the epoch `ordered`
@@ -141,7 +144,7 @@ class Wave:
                 for i, row in enumerate(rows):
                     row[split] = means[i]
         if self.runs[0].train.probes:
-            layers = probes.layers(self.runs[0], problem)
+            layers = step.layers(self.runs[0], problem)
             found = jax.device_get(self.program.probe(carry.state, values, data))
             for i, row in enumerate(rows):
                 row["probe"] = {

@@ -22,18 +22,8 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *(
-        "config",
-        "experiment",
-        "native",
-        "kernels",
-        "ops",
-        "models",
-        "weights",
-        "losses",
-        "optim",
-        "compress",
-    ),
+    *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
+    *("compress", "transfer"),
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
     *("checkpoint", "provenance", "classical", "stats", "wave", "train", "trained", "export"),
@@ -43,16 +33,8 @@ ORDER = [
     *("evaluate", "console", "show", "tensorboard"),
 ]
 PURE = (
-    *(
-        "config.py",
-        "ops.py",
-        "kernels.py",
-        "losses.py",
-        "optim.py",
-        "compress.py",
-        "step.py",
-        "probes.py",
-    ),
+    *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
+    *("compress.py", "transfer.py"),
     *("cohorts.py", "analysis", "models", "published.py"),
 )
 

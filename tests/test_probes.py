@@ -40,7 +40,7 @@ def probed(run: Run, state: State | None = None) -> dict[str, dict[str, float]]:
     values = step.numbers(run)
     state = state if state is not None else step.init_state(run, PROBLEM, values)
     found = jax.jit(lambda s: probes.probe(run, PROBLEM, s, batch, MOMENTS, values))(state)
-    layers = probes.layers(run, PROBLEM)
+    layers = step.layers(run, PROBLEM)
     return {name: dict(zip(layers, map(float, x), strict=True)) for name, x in found.items()}
 
 
@@ -104,9 +104,9 @@ def test_units_below_zero_and_dropped_units_take_no_part() -> None:
 
 def test_layers_stand_in_the_order_in_which_a_picture_meets_them() -> None:
     run = override(Run(), {"model.name": "mlp", "model.widths": (4,) * 11})
-    assert probes.layers(run, PROBLEM) == [f"fc{i}" for i in range(1, 12)] + ["output"]
+    assert step.layers(run, PROBLEM) == [f"fc{i}" for i in range(1, 12)] + ["output"]
     run = override(Run(), {"model.name": "resnet20"})
-    names = probes.layers(run, Problem((32, 32, 3), 10, 100, 1))
+    names = step.layers(run, Problem((32, 32, 3), 10, 100, 1))
     assert names[0] == "conv1" and len(names) >= 20
 
 

@@ -66,6 +66,7 @@ def load(
         _check(data.name, splits, classes)
     except InputError as error:
         raise InputError(f"data.name: {error}") from error.__cause__
+    splits, classes = _chosen(data, splits, classes)
     train, validation, test = (resized(data, part) for part in _divide(data, splits))
     mean, std = _moments(train.images)
     fingerprint = _fingerprint((train, validation, test), classes)
@@ -130,6 +131,25 @@ def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> 
             )
 
 
+def _chosen(data: config.Data, splits: Mapping[str, Split], classes: tuple[str, ...]) -> Source:
+    """The examples of `data.classes` alone, those classes numbered from 0 in that order."""
+    if data.classes is None:
+        return dict(splits), classes
+    if max(data.classes) >= len(classes):
+        raise InputError(
+            f"data.classes: {data.classes}; those of {data.name!r} are 0 to {len(classes) - 1}."
+        )
+    numbers = np.full(len(classes), -1, np.int32)
+    numbers[list(data.classes)] = np.arange(len(data.classes))
+    kept = {}
+    for name, part in splits.items():
+        labels = numbers[part.labels]
+        kept[name] = Split(part.images[labels >= 0], labels[labels >= 0])
+        if len(kept[name].labels) == 0:
+            raise InputError(f"data.classes: {data.classes}; {data.name!r} has none in {name}.")
+    return kept, tuple(classes[k] for k in data.classes)
+
+
 def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
     """One seed, one order: a smaller training set is part of a larger one."""
     rng = np.random.default_rng(data.split_seed)
@@ -148,12 +168,27 @@ def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Spli
             )
         validation = _take(train, order[: data.validation_examples])
         order = order[data.validation_examples :]
+    if data.per_class is not None:
+        return _take(train, _evenly(data, train.labels[order], order)), validation, test
     if data.train_examples is not None and data.train_examples > len(order):
         raise InputError(
             f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
             f" {data.name!r} has {total}, and {total - len(order)} are held out for validation."
         )
     return _take(train, order[: data.train_examples]), validation, test
+
+
+def _evenly(data: config.Data, labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """The first `data.per_class` of each class in the order, as they come."""
+    assert data.per_class is not None
+    counts = np.bincount(labels)
+    if data.per_class > counts.min():
+        raise InputError(
+            f"data.per_class: {data.per_class} is larger than the {counts.min()} training examples"
+            f" of class {counts.argmin()} that validation leaves of {data.name!r}."
+        )
+    firsts = [np.flatnonzero(labels == k)[: data.per_class] for k in range(len(counts))]
+    return order[np.sort(np.concatenate(firsts))]
 
 
 def _take(split: Split, index: np.ndarray) -> Split:
