@@ -229,7 +229,7 @@ def test(
                 n = len(data.train.labels) + len(data.validation.labels)
                 found = evaluate(program, carry, resident(data, mesh), n, len(data.test.labels))
             for folder, means, final in zip(wave, found, carries, strict=False):
-                if runs[0].compress != config.Compress():
+                if runs[0].compress.sparsity or runs[0].compress.bits:
                     size = weights.packed_bytes({"params": final.state.params})
                     means = {**means, "bytes": size}
                 records.write_json(folder / "test.json", means)
