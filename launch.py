@@ -523,9 +523,14 @@ def predict(
         arg(metavar="IMAGE...", help="PNG, JPEG, ... of the size of the run's data set."),
     ],
     top: Annotated[int, arg(help="How many classes of each.")] = 5,
+    show: Annotated[
+        str, arg(metavar="LAYER", help="Draw its filters and feature maps into RUN/predict/.")
+    ] = "",
     data_dir: DataDir = None,
 ) -> None:
     """What a trained model says of pictures: the likeliest classes and their probabilities.
+
+    With --show also what a layer makes of each: a PNG file.
 
     Example: python launch.py predict runs/relu_vs_sigmoid/relu/seed0-1f2e3d4c5b digit.png --top 3
     """
@@ -539,10 +544,17 @@ def predict(
     with console.status("reading the run"):
         source = trained.load(folder, data_dir)
         found = trained.probabilities(source, images)
+        drawn = trained.shown(source, show, images) if show else []
     for path, shares in zip(images, found, strict=True):
         best = sorted(range(len(shares)), key=lambda k: -shares[k])[:top]
         words = [f"{source.data.classes[k]} {100 * shares[k]:.1f} %" for k in best]
         console.print(f"{path}: {', '.join(words)}", markup=False, soft_wrap=True)
+    for path, parts in zip(images, drawn, strict=False):
+        from jaxcnn import plots, records
+
+        file = folder / "predict" / f"{path.stem}.{show.replace('/', '.')}.png"
+        records.write(file, plots.png(plots.feature_maps(*parts)))
+        console.print(f"Written: {file}", soft_wrap=True)
 
 
 def features(

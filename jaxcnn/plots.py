@@ -1,6 +1,6 @@
 """Figures: learning curves with confidence bands, the score of each tried learning rate, the
-effects of all experiments, the accuracy of architectures against what they cost, and what grows
-with what.
+effects of all experiments, the accuracy of architectures against what they cost, what grows with
+what, and what a layer makes of a picture.
 
 Matplotlib's Figure objects, no pyplot and no global state; the same numbers give the same bytes.
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -279,6 +280,37 @@ def architectures(families: Mapping[str, Sequence[Net]], caption: str) -> Figure
         figure.supxlabel(caption, x=0.01, ha="left", fontsize=8)
         figure.draw_without_rendering()
         _place_labels(ax, nets)
+    return figure
+
+
+MOST_MAPS = 64  # of a layer, in a figure
+
+
+def feature_maps(picture: np.ndarray, maps: np.ndarray, filters: np.ndarray | None) -> Figure:
+    """A picture [H, W, C] uint8, what a layer makes of it [h, w, M] and, where the layer sees the
+    pixels, its filters [kh, kw, C, M]; each map and filter from its own least value to its largest.
+    """
+    rows = {"the picture": [picture]}
+    if filters is not None:
+        rows["filters"] = [*np.moveaxis(filters, -1, 0)[:MOST_MAPS]]
+    count = maps.shape[-1]
+    some = f", {MOST_MAPS} of {count}" if count > MOST_MAPS else ""
+    rows[f"maps of {maps.shape[0]}x{maps.shape[1]}{some}"] = [*np.moveaxis(maps, -1, 0)[:MOST_MAPS]]
+    wide = 16 if count > 16 else max(count, 4)
+    heights = [-(-len(tiles) // wide) for tiles in rows.values()]
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(9.2, 0.62 * 16 / wide * (sum(heights) + len(rows))))
+        figure.set_layout_engine("constrained")
+        parts = figure.subfigures(len(rows), 1, height_ratios=[h + 0.5 for h in heights])
+        for part, height, (title, tiles) in zip(parts, heights, rows.items(), strict=True):
+            part.suptitle(title, x=0.01, ha="left", fontweight="bold")
+            axes = part.subplots(height, wide, squeeze=False).ravel()
+            for ax in axes:
+                ax.axis("off")
+            for ax, tile in zip(axes, tiles, strict=False):
+                low, high = float(tile.min()), float(tile.max())
+                scaled = (tile - low) / (high - low or 1.0)
+                ax.imshow(np.squeeze(scaled), cmap="gray", vmin=0, vmax=1)
     return figure
 
 

@@ -5,7 +5,7 @@ pictures, what its layers make of them.
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -87,10 +87,39 @@ def layers(trained: Trained) -> dict[str, tuple[int, ...]]:
 def features(trained: Trained, layer: str, split: str) -> np.ndarray:
     """The features of `layer` of all pictures of 'train', 'validation' or 'test', [N, ...]."""
     ops.lookup(layers(trained), layer, "--layer")
-    data, run = trained.data, trained.run
-    images = getattr(data, split).images
+    images = getattr(trained.data, split).images
     if len(images) == 0:
-        raise InputError(f"--split: {split!r} has no pictures in {run.data.name!r}.")
+        raise InputError(f"--split: {split!r} has no pictures in {trained.run.data.name!r}.")
+    return _features(trained, layer, images)
+
+
+class Shown(NamedTuple):
+    """What a layer makes of a picture."""
+
+    picture: np.ndarray  # uint8 [H, W, C]
+    maps: np.ndarray  # [h, w, M]
+    filters: np.ndarray | None  # [kh, kw, C, M] of a layer that sees the pixels, C 1 or 3
+
+
+def shown(trained: Trained, layer: str, files: Sequence[Path]) -> list[Shown]:
+    """Of each picture. Raises `InputError` for a layer that has no maps, and as `probabilities`."""
+    known = layers(trained)
+    with_maps = {name: shape for name, shape in known.items() if len(shape) == 3}
+    ops.lookup(with_maps, layer, "--show")
+    images = np.stack([_picture(trained, file) for file in files])
+    kernel: Any = trained.state.params
+    for part in layer.split("/"):
+        kernel = kernel.get(part, {})
+    kernel = kernel.get("kernel")
+    sees_pixels = layer == next(iter(known)) and np.ndim(kernel) == 4
+    filters = np.asarray(kernel) if sees_pixels and kernel.shape[2] in (1, 3) else None
+    found = zip(images, _features(trained, layer, images), strict=True)
+    return [Shown(picture, maps, filters) for picture, maps in found]
+
+
+def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:
+    """[N, ...] of images [N, H, W, C] uint8."""
+    data, run = trained.data, trained.run
     model = step.module(run, trained.problem, {})
     variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
     parts = []

@@ -429,6 +429,26 @@ def test_predict_names_the_likeliest_classes(
     assert len(lines) == 3
 
 
+def test_predict_draws_what_a_layer_makes_of_a_picture(
+    folder: Path, source: Trained, command: Launch, tmp_path: Path
+) -> None:
+    file = tmp_path / "digit.png"
+    cv2.imwrite(str(file), source.data.test.images[0])
+    code, out, err = command("predict", folder, file, "--show", "C3")
+    drawn = folder / "predict" / "digit.C3.png"
+    assert (code, err) == (0, "") and f"Written: {drawn}" in out
+    picture = cv2.imread(str(drawn))
+    assert picture is not None and picture.std() > 5
+    (shown,) = trained.shown(source, "C1", [file])
+    assert shown.filters is not None and shown.filters.shape == (5, 5, 1, 6)
+    w = np.asarray(source.state.params["C1"]["kernel"])
+    np.testing.assert_array_equal(shown.filters, w)
+    assert shown.maps.shape[-1] == 6 and shown.maps.min() >= 0  # behind ReLU and pooling
+    assert trained.shown(source, "C3", [file])[0].filters is None
+    code, _, err = command("predict", folder, file, "--show", "F6")
+    assert code == 2 and err.startswith("error: --show: 'F6' is not one of 'C1', 'C3'")
+
+
 def test_bad_input_is_one_line_and_code_2(folder: Path, command: Launch, tmp_path: Path) -> None:
     def picture(name: str, *shape: int) -> Path:
         cv2.imwrite(str(tmp_path / name), np.full(shape, 7, np.uint8))
