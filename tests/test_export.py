@@ -182,10 +182,10 @@ def test_onnx_and_c_give_our_logits_at_full_depth(net: str, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_every_model_and_knob_has_a_translation() -> None:
     cases: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in models.list_models()]
-    for activation in ops.ACTIVATIONS:
-        for pool in ops.POOLS:
-            knobs = {"activation": activation, "pool": pool}
-            cases += [(name, knobs) for name in ("lenet5", "alexnet_cifar", "googlenet_cifar")]
+    knobs = [{"activation": activation} for activation in ops.ACTIVATIONS]
+    knobs += [{"pool": pool} for pool in ops.POOLS]
+    for name in ("lenet5", "alexnet_cifar", "googlenet_cifar"):
+        cases += [(name, fields) for fields in knobs]
     for name, fields in cases:
         model, image = models.create_model(name, **fields), models.MODELS[name].image
         x = jax.ShapeDtypeStruct((1, *image), jnp.float32)

@@ -135,7 +135,11 @@ NETS = {
     "resnet20 of projections": ({"widths": (4, 8, 16), "shortcut": "B"}, (2, 10, 0, 9)),
     "vgg11_cifar": ({"widths": (4, 8, 8), "head": (8,)}, (0, 4, 0, 0)),
     "alexnet_cifar": ({"widths": (4, 8, 8, 8, 8), "head": (8,)}, (0, 5, 0, 0)),
-    "googlenet_cifar": ({"width_multiplier": 0.25}, (0, 37, 0, 0)),
+    "googlenet_cifar": (
+        {"width_multiplier": 0.25}
+        | {"inceptions": {k: models.googlenet.CIFAR[k] for k in ("3a", "3b")}},
+        (0, 13, 0, 0),
+    ),
 }
 
 
