@@ -9,6 +9,9 @@ Examples:
   python launch.py run relu_vs_sigmoid --arms relu tanh --set train.epochs=3
   python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
   python launch.py run --all --preset quick                every experiment, one after the other
+  python launch.py run relu_vs_sigmoid --on slurm --gpus 1 a task an arm, in Slurm's queue
+  python launch.py status relu_vs_sigmoid                  how far its runs and tasks are
+  python launch.py cancel relu_vs_sigmoid                  its tasks leave the queue
   python launch.py collect --all --preset quick            their records in small files, to commit
   python launch.py report --from results                   all reports again, from those files
   python launch.py prepare cifar10                         fetch a TFDS data set
@@ -25,6 +28,7 @@ import contextlib
 import errno
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +41,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppend
 from jaxcnn import experiment
 from jaxcnn.config import InputError, get
 from jaxcnn.experiment import Experiment
+from jaxcnn.slurm import Resources
 
 if TYPE_CHECKING:
     from jaxcnn.findings import Table
@@ -64,6 +69,7 @@ Kind = Annotated[
 ]
 Format = Literal["terminal", "markdown", "csv", "latex"]
 
+UNASKED = Resources()
 NAMED = 10  # unreadable pictures that are told by name
 
 console = Console(highlight=False)
@@ -115,16 +121,37 @@ def run(
     at_once: Annotated[
         int | None, arg(help="Runs side by side; else as many as cores, or as fit in memory.")
     ] = None,
+    on: Annotated[
+        Literal["here", "slurm"], arg(help="slurm: submit a task an arm, and return at once.")
+    ] = "here",
+    resources: Resources = UNASKED,
 ) -> int:
     """Train what is missing, then print and write the report.
 
     Ctrl-C saves, and the same command goes on. More seeds train only what is new. Of several
     experiments one that fails is reported at the end, by exit code 1 too, and the others go on.
+    With --on slurm each task is this command with one arm, and the rest of the options is sbatch's.
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"--at-once: {at_once} is not allowed; it must be at least 1.")
+    if on == "slurm":
+        names = _names(names, every)
+        exps = _asked(names, preset, arms, seeds, settings)
+        common = ["--preset", preset, "--out", str(out)]  # to status and report, too
+        common += ["--seeds", seeds] if seeds else []
+        common += [word for setting in settings for word in ("--set", setting)]
+        common += ["--data-dir", str(data_dir)] if data_dir else []
+        options = [*common, "--checkpoint-every", str(checkpoint_every)]
+        options += ["--tensorboard"] if tensorboard else []
+        options += ["--at-once", str(at_once)] if at_once else []
+        who = ["--all"] if every else list(names)
+        words = [*who, *(["--arms", *arms] if arms else []), *common]
+        asked = dict(zip(names, exps, strict=True))
+        return _submit(asked, options, resources, out, data_dir, who, words)
+    if resources != UNASKED:
+        raise InputError("--partition, --gpus, --time and the like are of --on slurm.")
     selected = _select(_names(names, every), preset, arms, seeds, settings, data_dir)
     from jaxcnn import backend, records, sweep, train
     from jaxcnn import tensorboard as board
@@ -187,10 +214,48 @@ def run(
                 fails(exp, error)
     if len(selected) > 1:
         _overview(tables, preset, settings, arms, out)
-    for name, error in failed.items():
-        console.print(f"[bold red]failed:[/] {name}", soft_wrap=True)
-        _explain(error)
-    return 1 if failed else 0
+    return _told(failed)
+
+
+def status(
+    names: Names = (),
+    every: All = False,
+    preset: Preset = "default",
+    arms: Arms = (),
+    seeds: Seeds = "",
+    settings: Settings = (),
+    out: Out = Path("runs"),
+    data_dir: DataDir = None,
+    verbose: Annotated[bool, arg(help="A line a run, not a line an arm.")] = False,
+) -> None:
+    """How far an experiment is: its runs, from the records, and its tasks in Slurm's queue.
+
+    With --all, of every experiment that has either.
+
+    Example: python launch.py status relu_vs_sigmoid --preset quick
+    """
+    chosen = _select(_names(names, every), preset, arms, seeds, settings, data_dir)
+    from jaxcnn import listing
+    from jaxcnn import status as standing
+
+    listing.show(standing.table(chosen, out, preset, verbose=verbose), console)
+
+
+def cancel(names: Names = (), every: All = False, out: Out = Path("runs")) -> None:
+    """Take an experiment's tasks out of Slurm's queue. Those that run save first, what is saved
+    stays, and the same run command goes on.
+
+    Example: python launch.py cancel relu_vs_sigmoid
+    """
+    from jaxcnn import slurm
+
+    mine = {exp.name for exp in _asked(_names(names, every), "default", (), "", ())}
+    ended = [job for job in slurm.jobs(out) if job.active and job.experiment in mine]
+    if not ended:
+        raise InputError(f"cancel: no task of {', '.join(sorted(mine))} is in the queue of {out}.")
+    slurm.cancel(ended)
+    for job in ended:
+        console.print(f"cancelled: {job.id}, {job.experiment} {job.arm}", soft_wrap=True)
 
 
 def report(
@@ -597,6 +662,8 @@ COMMANDS = {
     "list": list_experiments,
     "show": show,
     "run": run,
+    "status": status,
+    "cancel": cancel,
     "report": report,
     "collect": collect,
     "prepare": prepare,
@@ -652,6 +719,44 @@ def _explain(error: BaseException) -> int:
     complain.print("[bold red]error:[/] ", end="")
     complain.print(text, markup=False, soft_wrap=True)
     return 2 if isinstance(error, InputError) else 1
+
+
+def _told(failed: dict[str, Any]) -> int:
+    """The exit code, once each experiment's error is told."""
+    for name, error in failed.items():
+        console.print(f"[bold red]failed:[/] {name}", soft_wrap=True)
+        _explain(error)
+    return 1 if failed else 0
+
+
+def _submit(
+    asked: dict[str, Experiment],
+    options: list[str],
+    resources: Resources,
+    out: Path,
+    data_dir: Path | None,
+    who: list[str],
+    words: list[str],
+) -> int:
+    """Submit, and say what to type next: `who` to cancel, `words` for status and report."""
+    from jaxcnn import backend, submit
+    from jaxcnn import tensorboard as board
+
+    backend.set_up()
+    if "--tensorboard" in options:
+        board.check()
+    say = functools.partial(console.print, soft_wrap=True)
+    program = Path(__file__).resolve()
+    with console.status("reading the data, tracing the programs"):
+        made, failed = submit.submit(asked, options, resources, out, data_dir, program, say)
+    for job in made:
+        say(f"submitted: {job.id}, {job.experiment} {job.arm}; {job.log}", markup=False)
+    if made:
+        say(f"How far it is:  python launch.py status {shlex.join(words)}", markup=False)
+        cancel = shlex.join([*who, "--out", str(out)])
+        say(f"To end it:      python launch.py cancel {cancel}", markup=False)
+    say(f"The report:     python launch.py report {shlex.join(words)}", markup=False)
+    return _told(failed)
 
 
 @contextlib.contextmanager

@@ -115,7 +115,9 @@ def _quality(means: dict[str, Any]) -> str:
 
 
 class Stop:
-    """True once SIGINT or SIGTERM came; a second SIGINT does not wait for the saving."""
+    """True once a signal came, the first of which counts; a second SIGINT does not wait for the
+    saving.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -126,14 +128,17 @@ class Stop:
     def receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Within, SIGINT and SIGTERM set the `Stop` instead of ending the process."""
+    """Within, SIGINT, SIGTERM and SIGUSR2, a scheduler's word that time is nearly up, set the
+    `Stop` instead of ending the process.
+    """
     stop = Stop()
-    old = {s: signal.signal(s, stop.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    old = {s: signal.signal(s, stop.receive) for s in signals}
     try:
         yield stop
     finally:

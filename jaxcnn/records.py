@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -76,6 +76,14 @@ def read(folder: Path) -> Record | None:
 
 def is_finished(folder: Path) -> bool:
     return (folder / "result.json").is_file()
+
+
+def status(folder: Path) -> Literal["absent", "begun", "finished", "diverged"]:
+    """How far the run in `folder` is; 'begun' says nothing of whether anyone is at it."""
+    result = _read_json(folder / "result.json")
+    if result is not None:
+        return result["status"]
+    return "begun" if (folder / "run.json").is_file() else "absent"
 
 
 def command() -> str:
@@ -157,6 +165,14 @@ def lock(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         held.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a launch is at the run in `folder`, wherever the file system shares locks."""
+    if not (folder / ".lock").is_file():
+        return False
+    with lock(folder) as free:  # a launch that asks in this instant asks again
+        return not free
 
 
 def check_writable(root: Path) -> None:

@@ -71,12 +71,12 @@ def all_runs(exp: Experiment) -> list[Run]:
     return transfer.with_sources(own)
 
 
-def here(exp: Experiment) -> Experiment:
-    """`exp` with the arms that are for this launch's devices.
+def here(exp: Experiment, platform: str | None = None) -> Experiment:
+    """`exp` with the arms that are for this launch's devices, or for those of `platform`.
 
     Raises `InputError` where there is none.
     """
-    platform = jax.default_backend()
+    platform = platform or jax.default_backend()
     devices = {arm: override(exp.base, changes).train.device for arm, changes in exp.arms.items()}
     arms = [arm for arm, device in devices.items() if device in ("any", platform)]
     if not arms:
@@ -109,6 +109,18 @@ def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -
         left += steps * (undone + (more if final is None else 0))
         total += steps * (len(tuning) + more)
     return left, total
+
+
+def complete(exp: Experiment, root: Path) -> bool:
+    """Whether nothing of `exp` is left to train or to test."""
+    jobs = final_jobs(exp, root)
+
+    def over(folder: Path) -> bool:
+        status = records.status(folder)
+        tested = exp.timed or (folder / "test.json").is_file()
+        return status == "diverged" or (status == "finished" and tested)
+
+    return jobs is not None and all(map(over, jobs))
 
 
 def run(

@@ -19,6 +19,7 @@ ONLY_IN = {
     "array_record": ("data/photos.py", "data/shards.py"),
     "sklearn": ("classical.py",),
     "onnx": ("export/",),
+    "submitit": ("slurm.py",),
 }
 # A room may import rooms to its left.
 ORDER = [
@@ -30,7 +31,7 @@ ORDER = [
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("evaluate", "console", "show", "tensorboard"),
+    *("evaluate", "console", "slurm", "submit", "status", "show", "tensorboard"),
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
