@@ -12,7 +12,7 @@ import jax
 
 from jaxcnn import config, experiment, records, stats, train
 from jaxcnn.config import InputError, Run, override
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import Tick
 
@@ -76,7 +76,7 @@ def here(exp: Experiment) -> Experiment:
     return experiment.only(exp, arms)
 
 
-def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
+def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Pictures]) -> tuple[int, int]:
     """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
     for arm in exp.arms:
@@ -98,7 +98,7 @@ def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -
 def run(
     exp: Experiment,
     root: Path,
-    datasets: Mapping[config.Data, Dataset],
+    datasets: Mapping[config.Data, Pictures],
     *,
     preset: str,
     stop: Callable[[], bool] = lambda: False,

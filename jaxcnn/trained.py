@@ -11,8 +11,10 @@ import numpy as np
 
 from jaxcnn import config, records, step, train
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import readers, sources
-from jaxcnn.data.sources import Dataset, Split
+from jaxcnn.data import pictures, readers, sources
+from jaxcnn.data.pictures import Unreadable
+from jaxcnn.data.sources import Split
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.records import Record
 from jaxcnn.step import Problem, State
 
@@ -20,7 +22,7 @@ from jaxcnn.step import Problem, State
 class Trained(NamedTuple):
     record: Record
     run: Run
-    data: Dataset
+    data: Pictures
     problem: Problem
     state: State  # at the last step
 
@@ -78,8 +80,12 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
 
 
 def _picture(trained: Trained, file: Path) -> np.ndarray:
-    """[H, W, C] uint8, as the run's data set stores its own: `data.resize` is applied."""
+    """[H, W, C] uint8, as the run's data set stores its own: `data.resize` or `data.side` is
+    applied.
+    """
     data, expected = trained.run.data, trained.problem.image_shape
+    if data.stream:
+        return _square(file, data.side)
     picture = readers.decode(file)
     picture = picture if picture.ndim == 3 else picture[..., None]
     channels = {1: "grey (1 channel)", 3: "colour (3 channels)"}
@@ -98,3 +104,11 @@ def _picture(trained: Trained, file: Path) -> np.ndarray:
             f" {data.name!r} are {readers.size(expected[:2])}."
         )
     return picture
+
+
+def _square(file: Path, side: int) -> np.ndarray:
+    """As a stream has its pictures, of whatever size they are."""
+    try:
+        return pictures.square(pictures.decode(file.read_bytes(), side))
+    except (Unreadable, OSError) as error:
+        raise InputError(f"IMAGE: {str(file)!r}: {error}.") from error

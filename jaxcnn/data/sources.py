@@ -12,6 +12,8 @@ An array file may also hold validation_images, validation_labels and class_names
 uint8 [N, H, W] or [N, H, W, C]. A folder may also hold `validation/` or `val/`; its images are grey
 only if all are. `tfds:NAME` is TFDS's even where another row would come first (`tfds:mnist`).
 
+With `data.stream` a folder, or its shards, is not read into memory: see streamed.py.
+
 A source with a validation split of its own has nothing held out of its training split: validation
 is at most `data.validation_examples` of its own. A source with a validation but no test split (in
 TFDS, the smaller ImageNets) is tested on it, and validation is held out of the training split.
@@ -27,10 +29,13 @@ import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import InputError
-from jaxcnn.data import readers
+from jaxcnn.data import photos, readers
 from jaxcnn.data.readers import Progress, Source, Split, default_data_dir
 
 __all__ = ["Dataset", "Progress", "Split", "default_data_dir", "load"]
+
+DIVISION = ("train", "validation", "test")
+Part = tuple[str, np.ndarray]  # a split as it is stored, and which of its pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,17 @@ class Dataset:
     std: np.ndarray
     covariance: np.ndarray
     fingerprint: str  # of classes and contents: where it differs, a resumed run has other data
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the splits."""
+        return {split: len(getattr(self, split).labels) for split in DIVISION}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        _, height, width, channels = self.train.images.shape
+        return height, width, channels
 
 
 def load(
@@ -76,6 +92,8 @@ def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source
         return readers.npz(path)
     if (path / "train").is_dir():
         return readers.folder(path, progress)
+    if (path / photos.INDEX).is_file():
+        raise InputError(f"{name!r} holds shards, which are read with data.stream=true.")
     if (kept := (data_dir or default_data_dir()) / f"{name}.npz").is_file():
         return readers.npz(kept)
     return readers.tfds(name.removeprefix("tfds:"), data_dir, progress)
@@ -101,30 +119,39 @@ def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> 
             )
 
 
-def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
-    """One seed, one order: a smaller training set is part of a larger one."""
+def divided(data: config.Data, sizes: Mapping[str, int]) -> tuple[Part, Part, Part]:
+    """Which pictures of the stored splits, of so many each, are train, validation and test. One
+    seed, one order: a smaller training set is part of a larger one.
+    """
     rng = np.random.default_rng(data.split_seed)
-    train = splits["train"]
-    total = len(train.labels)
+    total = sizes["train"]
     order = rng.permutation(total)
-    if "test" in splits and "validation" in splits:
-        test, own = splits["test"], splits["validation"]
-        validation = _take(own, rng.permutation(len(own.labels))[: data.validation_examples])
+    if "test" in sizes and "validation" in sizes:
+        tested = "test"
+        own = rng.permutation(sizes["validation"])[: data.validation_examples]
+        validation = "validation", own
     else:
-        test = splits["test"] if "test" in splits else splits["validation"]
+        tested = "test" if "test" in sizes else "validation"
         if data.validation_examples >= total:
             raise InputError(
                 f"data.validation_examples: {data.validation_examples} leaves nothing of the"
                 f" {total} training examples of {data.name!r}."
             )
-        validation = _take(train, order[: data.validation_examples])
+        validation = "train", order[: data.validation_examples]
         order = order[data.validation_examples :]
     if data.train_examples is not None and data.train_examples > len(order):
         raise InputError(
             f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
             f" {data.name!r} has {total}, and {total - len(order)} are held out for validation."
         )
-    return _take(train, order[: data.train_examples]), validation, test
+    test = tested, np.arange(sizes[tested])
+    return ("train", order[: data.train_examples]), validation, test
+
+
+def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
+    parts = divided(data, {split: len(part.labels) for split, part in splits.items()})
+    train, validation, test = (_take(splits[split], index) for split, index in parts)
+    return train, validation, test
 
 
 def _take(split: Split, index: np.ndarray) -> Split:
