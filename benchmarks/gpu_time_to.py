@@ -96,7 +96,7 @@ def trainer(name: str, data_name: str, toy: bool) -> dict[str, Callable[..., Any
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import backend, cohorts, config, losses, sharding, step, train, wave
+    from jaxcnn import backend, cohorts, config, feeds, losses, sharding, step, train
     from jaxcnn.data import sources
     from jaxcnn.data.readers import Split
 
@@ -129,7 +129,7 @@ def trainer(name: str, data_name: str, toy: bool) -> dict[str, Callable[..., Any
         start = time.perf_counter()
         dataset = random_pictures() if toy and name == "cifar10" else sources.load(run.data)
         read = time.perf_counter()
-        data = jax.block_until_ready(wave.resident(dataset, mesh))
+        data = jax.block_until_ready(feeds.resident(dataset, mesh))
         copied = time.perf_counter()
         problem = train.problem_of(run, dataset)
         program = cohorts.program(step.static(run), problem, mesh)

@@ -63,14 +63,15 @@ def _batch_size(exp: Experiment, data_dir: Path | None) -> tuple[int, str]:
         """Infinite where compiling it takes too much."""
         sized, data = override(run, {BATCH: size}), datasets[run.data]
         problem = train.problem_of(sized, data)
+        examples = train.examples(data, sized, problem)
         try:
-            return memory.need(step.static(sized), problem, mesh, 1, train.examples(data))
+            return memory.need(step.static(sized), problem, mesh, 1, examples)
         except jax.errors.JaxRuntimeError as error:
             if not memory.exhausted(error):
                 raise
             return math.inf
 
-    most = min(len(datasets[run.data].train.labels) for _, run in arms)
+    most = min(datasets[run.data].sizes["train"] for _, run in arms)
     size, tightest, taken = 2 ** (most.bit_length() - 1), "", 0.0
     for arm, run in (group[0] for group in cohorts.group(arms, lambda a: step.static(a[1]))):
         if tightest and need(run, size) <= room:

@@ -6,6 +6,7 @@ in every leaf.
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +26,9 @@ from jaxcnn.step import Numbers, Problem, State
 
 T = TypeVar("T")
 EVAL_BATCH = 250
+# Of streamed pictures, how much goes to the device at once: of large ones a batch.
+CHUNK_BYTES = 2**26
+MOST = 32  # batches in a chunk
 
 
 class Carry(NamedTuple):
@@ -37,7 +41,9 @@ class Carry(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Resident:
-    """A data set on the device: train, validation and test, in this order, N examples in all."""
+    """A data set on the device: train, validation and test, in this order, N examples in all; or a
+    chunk of a stream.
+    """
 
     images: jax.Array  # uint8 [N, H, W, C]
     labels: jax.Array  # int32 [N]
@@ -55,7 +61,7 @@ class Program(NamedTuple):
 
     init: Callable[[Numbers], Carry]
     # order(numbers, epoch): each run's order of the examples; once an epoch, for sorting them takes
-    # as long as some steps of a small net.
+    # as long as some steps of a small net. Of a chunk: as they come.
     order: Callable[..., jax.Array]
     # advance(carry, numbers, order, data, position, n): n steps from `position` in the order's
     # epoch; donates carry.
@@ -94,6 +100,8 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         return Carry(step.init_state(run, problem, values), losses.zeros(run.train.objective))
 
     def order(values: Numbers, epoch: jax.Array) -> jax.Array:
+        if run.data.stream:
+            return jnp.arange(chunk(run, problem) * batch_size(run))
         return step.epoch_order(run, problem, values, epoch)
 
     def advance(
@@ -117,16 +125,19 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         return lax.fori_loop(0, n, one, carry)
 
     judge = fused(functools.partial(step.eval_step, run, problem))
+    nothing = functools.partial(losses.zeros, run.train.objective, step.five(run, problem))
+    # Large pictures: what there is memory for in training is enough here.
+    at_once = batch_size(run) if run.data.stream else EVAL_BATCH
 
     def evaluate(state: State, data: Resident, start: jax.Array, count: jax.Array) -> Sums:
         def one(i: jax.Array, sums: Sums) -> Sums:
-            rows = start + i * EVAL_BATCH + jnp.arange(EVAL_BATCH)
+            rows = start + i * at_once + jnp.arange(at_once)
             mask = (rows < start + count).astype(jnp.float32)
             images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
             new = judge(state, images, labels, data.moments, mask)
             return jax.tree.map(jnp.add, sums, new)
 
-        return lax.fori_loop(0, -(-count // EVAL_BATCH), one, losses.zeros(run.train.objective))
+        return lax.fori_loop(0, -(-count // at_once), one, nothing())
 
     def probe(state: State, values: Numbers, data: Resident) -> dict[str, jax.Array]:
         def batch(i: jax.Array | int) -> tuple[jax.Array, jax.Array]:
@@ -147,6 +158,12 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         probe=jit(side_by_side(probe, 2, 1)),
         mesh=mesh,
     )
+
+
+def chunk(run: Run, problem: Problem) -> int:
+    """Batches of a stream that go to the device at once."""
+    batch_bytes = batch_size(run) * math.prod(problem.image_shape)
+    return max(1, min(CHUNK_BYTES // batch_bytes, MOST, problem.steps))
 
 
 def position(run: Run, problem: Problem, at: int) -> tuple[int, int, int]:

@@ -56,6 +56,10 @@ class InputError(Exception):
     """What the user asked for cannot be; the message names value, field and choices."""
 
 
+class Absent(InputError):
+    """The pictures that an experiment streams are not on this machine."""
+
+
 @dataclass(frozen=True)
 class Model:
     """An architecture by name and its ablation knobs; the defaults stand in models/<net>.py."""
@@ -104,11 +108,20 @@ class Data:
     validation_examples: int = 5000  # held out of the training split
     test_per_class: int | None = None  # so many of each class are tested on; of a source with none
     split_seed: int = 0
+    # pictures that do not fit in memory, read again at each use: a folder of them, or its shards
+    stream: bool = False
+    side: int = 256  # of streamed pictures: the shorter side, of which the middle square is kept
     resize: int | None = None  # side of the pictures as stored, by averages over whole cells
     pad: int = 0  # pixels of background on every side, before anything else
     normalize: Literal["unit", "standardize", "lecun1998"] = "standardize"
     shift: int = 0  # random translation by up to this many pixels (pad-and-crop)
     crop: int | None = None  # side of a random crop; evaluation takes the centre
+    # of the crop: out of the picture enlarged by up to so much (VGG's 256 to 512 pixels: 2)
+    scale: float = 1.0
+    # of the crop, brought to its side: out of a box of at least this share of the picture, whose
+    # sides differ by a factor of at most `aspect` (GoogLeNet: 0.08)
+    area: float = 1.0
+    aspect: float = 4 / 3
     flip: bool = False  # left-right, with probability 1/2
     noise: float = 0.0  # standard deviation of Gaussian noise, in normalised units
     color: float = 0.0  # of the multiples of the pixels' principal components (Krizhevsky 2012)
@@ -330,10 +343,14 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.validation_examples": NOT_NEGATIVE,
     "data.test_per_class": POSITIVE,
     "data.split_seed": NOT_NEGATIVE,
+    "data.side": POSITIVE,
     "data.resize": POSITIVE,
     "data.pad": NOT_NEGATIVE,
     "data.shift": NOT_NEGATIVE,
     "data.crop": POSITIVE,
+    "data.scale": POSITIVE,
+    "data.area": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "data.aspect": POSITIVE,
     "data.noise": NOT_NEGATIVE,
     "data.color": NOT_NEGATIVE,
     "optim.lr": ABOVE_0,
@@ -400,6 +417,11 @@ def check(run: Run) -> None:
             " every kernel."
         )
     _check_start(run)
+    _check_boxes(run.data)
+    if run.data.stream:
+        _check_stream(run)
+    elif run.data.side != Data.side:
+        raise InputError(f"data.side: {run.data.side} is of streamed pictures: data.stream=true.")
 
 
 def _check_start(run: Run) -> None:
@@ -423,6 +445,42 @@ def _check_start(run: Run) -> None:
         raise InputError(
             f"{missing[0]}: none; the features of a net need {', '.join(needed)}, all three."
         )
+
+
+def _check_boxes(data: Data) -> None:
+    """Of crops of random size: what does not go together."""
+    if data.aspect != Data.aspect and data.area == 1:
+        raise InputError(f"data.aspect: {data.aspect:g} is of data.area, which is 1: off.")
+    if data.scale == 1 and data.area == 1:
+        return
+    asked = f"data.area: {data.area:g}" if data.area != 1 else f"data.scale: {data.scale:g}"
+    if data.scale != 1 and data.area != 1:
+        raise InputError(f"{asked} has no use beside data.scale: {data.scale:g}; one of them is 1.")
+    if data.crop is None:
+        raise InputError(f"{asked} needs the side of the crop, data.crop.")
+    for name in ("pad", "shift"):
+        if getattr(data, name):
+            raise InputError(f"{asked} has no use beside data.{name}: {getattr(data, name)}.")
+
+
+def _check_stream(run: Run) -> None:
+    """What takes the pictures from memory."""
+    if run.data.resize is not None:
+        raise InputError(
+            f"data.resize: {run.data.resize} is of pictures in memory; those of data.stream have"
+            " their size by data.side."
+        )
+    asked = {name: getattr(run.data, name) for name in ("classes", "per_class", "test_per_class")}
+    for name, value in asked.items():
+        if value is not None:
+            raise InputError(f"data.{name}: {value} is of pictures in memory, not of data.stream.")
+    if run.model.name in CLASSICAL:
+        raise InputError(
+            f"data.stream: true; model.name {run.model.name!r} is fitted at once to pictures in"
+            " memory."
+        )
+    if run.train.probes:
+        raise InputError(f"train.probes: {run.train.probes} look at pictures in memory only.")
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

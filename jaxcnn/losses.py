@@ -1,12 +1,14 @@
 """Losses and counts. A step returns sums and a count, never means; the host divides once.
 
-Sums have 'loss' and 'count', those of a classifier 'errors' too.
+Sums have 'loss' and 'count', those of a classifier 'errors' too, and those of its evaluation on
+more than `FEW` classes 'errors5': examples whose class is not among its five best.
 """
 
 import jax
 import jax.numpy as jnp
 
 Sums = dict[str, jax.Array]
+FEW = 10  # classes, of which five best say little
 
 
 def classification(
@@ -27,6 +29,15 @@ def classification(
         "errors": jnp.sum(wrong * mask),
         "count": jnp.sum(mask),
     }
+
+
+def beyond_five(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
+    """Examples whose class is not among the five best (Russakovsky et al. 2015, section 4.1);
+    logits that are not numbers are errors. logits [B, K], labels [B] int, mask [B] -> sums [].
+    """
+    best = jax.lax.top_k(logits.astype(jnp.float32), 5)[1]
+    right = (best == labels[:, None]).any(-1) & jnp.isfinite(logits).all(-1)
+    return {"errors5": jnp.sum(~right * mask)}
 
 
 def coded(output: jax.Array, labels: jax.Array, codes: jax.Array, mask: jax.Array) -> Sums:
@@ -61,15 +72,18 @@ def reconstruction(output: jax.Array, target: jax.Array, mask: jax.Array) -> Sum
     return {"loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "count": jnp.sum(mask)}
 
 
-def zeros(objective: str) -> Sums:
+def zeros(objective: str, five: bool = False) -> Sums:
+    """Sums of nothing; `five`: those of an evaluation that looks for the five best, too."""
     names = ("loss", "count") if objective == "reconstruction" else ("loss", "errors", "count")
-    return {name: jnp.zeros(()) for name in names}
+    return {name: jnp.zeros(()) for name in (*names, *(("errors5",) if five else ()))}
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:
-    """On the host: {"loss": mean, "error": share, "count": examples}."""
+    """On the host: {"loss": mean, "error": share, "error5": share, "count": examples}."""
     count = float(sums["count"])
     found = {"loss": float(sums["loss"]) / count, "count": int(count)}
     if "errors" in sums:
         found["error"] = float(sums["errors"]) / count
+    if "errors5" in sums:
+        found["error5"] = float(sums["errors5"]) / count
     return found

@@ -9,11 +9,13 @@
                     the layers in the order in which a picture meets them
     result.json     {"status": "finished" | "diverged", "step": 430, "seconds": 9.7}, at the end
     test.json       M on the test split at the last step, once the table asked for it
+    unreadable.json of a streamed data set: {split: {picture: why}, ...}, which no M counts
 
 where M is {"loss": mean, "error": share, "count": examples}, one of the two missing where the model
-has none. A number that is not finite is null,
-and its row has "nonfinite": true. After a crash the rows behind the last checkpoint are made again,
-equal, so a reader takes the last row of each step; a torn last line is passed over.
+has none; of more than 10 classes also "error5", top-5, but not of the training batches.
+A number that is not finite is null, and its row has "nonfinite": true. After a crash the rows
+behind the last checkpoint are made again, equal, so a reader takes the last row of each step; a
+torn last line is passed over.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -116,6 +118,27 @@ def write(path: Path, content: str | bytes) -> Path:
     finally:
         draft.unlink(missing_ok=True)
     return path
+
+
+def add_unreadable(folder: Path, found: Sequence[tuple[str, str]]) -> str:
+    """Note pictures that could not be read, each (split, 'NAME: why'), once in unreadable.json; a
+    line to tell of those that are new, '' if none is.
+    """
+    if not found:
+        return ""
+    path = folder / "unreadable.json"
+    known: dict[str, dict[str, str]] = _read_json(path) or {}
+    new: list[str] = []
+    for split, text in found:
+        name, _, why = text.partition(": ")
+        if name not in known.setdefault(split, {}):
+            known[split][name] = why
+            new.append(text)
+    if not new:
+        return ""
+    write_json(path, known)
+    more = f" and {len(new) - 1} more" if len(new) > 1 else ""
+    return f"{new[0]}{more}: pictures that cannot be read are left out; {path} names them"
 
 
 def open_metrics(folder: Path) -> TextIO:

@@ -32,6 +32,9 @@ TRACED = (
     "model.dropout",
     "data.noise",
     "data.color",
+    "data.scale",
+    "data.area",
+    "data.aspect",
     "train.label_smoothing",
     "train.side_head_weight",
     "compress.sparsity",
@@ -74,12 +77,13 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that, nor what its weights start from.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity), so it is
-    not any number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity; of scale
+    and area it is a one), so it is not any number.
     """
-    off_matters = ("model.dropout", "data.noise", "data.color", "compress.sparsity")
+    off = dict.fromkeys(("model.dropout", "data.noise", "data.color"), (0, "paper"))
+    off |= {"data.scale": (1,), "data.area": (1,), "compress.sparsity": (0,)}
     neutral = {
-        path: value if path in off_matters and value in (0, "paper") else 0.5
+        path: value if value in off.get(path, ()) else 0.5
         for path in TRACED
         for value in [get(run, path)]
     }
@@ -153,7 +157,8 @@ def training_view(
 ) -> jax.Array:
     """What the step shows the model of images [B, H, W, C] uint8: augmented, normalised."""
     own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
-    return augment.augment(own, images, run.data, *moments, values["noise"], values["color"])
+    numbers = (values[name] for name in ("noise", "color", "scale", "area", "aspect"))
+    return augment.augment(own, images, run.data, *moments, *numbers)
 
 
 def training_loss(
@@ -258,7 +263,15 @@ def eval_step(
 ) -> Sums:
     """Sums over the examples with mask 1. images [B, H, W, C] uint8, labels [B] int, mask [B]."""
     output, x = evaluate(run, problem, state, images, moments)
-    return _judged(run, problem, output, x, labels, mask)
+    sums = _judged(run, problem, output, x, labels, mask)
+    return sums | losses.beyond_five(output, labels, mask) if five(run, problem) else sums
+
+
+def five(run: Run, problem: Problem) -> bool:
+    """Whether evaluation counts top-5 errors beside the errors. The sums of training steps, which
+    stand in checkpoints, do not.
+    """
+    return run.train.objective == "classification" and problem.classes > losses.FEW
 
 
 def _judged(

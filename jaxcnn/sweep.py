@@ -13,7 +13,7 @@ import jax
 
 from jaxcnn import config, experiment, records, stats, train, transfer
 from jaxcnn.config import InputError, Run, override
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.experiment import Experiment
 from jaxcnn.train import Tick
 
@@ -88,7 +88,7 @@ def here(exp: Experiment, platform: str | None = None) -> Experiment:
     return experiment.only(exp, arms)
 
 
-def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Dataset]) -> tuple[int, int]:
+def work(exp: Experiment, root: Path, datasets: Mapping[config.Data, Pictures]) -> tuple[int, int]:
     """(run-steps left, run-steps in all); a setting still to be chosen counts as not begun."""
     left = total = 0
     for folder, run in source_jobs(exp, root).items():
@@ -126,7 +126,7 @@ def complete(exp: Experiment, root: Path) -> bool:
 def run(
     exp: Experiment,
     root: Path,
-    datasets: Mapping[config.Data, Dataset],
+    datasets: Mapping[config.Data, Pictures],
     *,
     preset: str,
     stop: Callable[[], bool] = lambda: False,

@@ -21,6 +21,7 @@ from jaxcnn import (
     classical,
     cohorts,
     config,
+    feeds,
     memory,
     ops,
     probes,
@@ -34,28 +35,32 @@ from jaxcnn import (
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import sources
+from jaxcnn.data import sources, streamed
 from jaxcnn.data.sources import Dataset, Split
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.step import Problem
-from jaxcnn.wave import Interrupted, Tick, Wave, evaluate, resident, stacked
+from jaxcnn.wave import Interrupted, Tick, Wave, stacked
 
 
-def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Dataset]:
+def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Pictures]:
     """The data of the runs; those that differ in augmentation alone are the same arrays."""
 
     def stored(data: config.Data) -> config.Data:
         same = ("name", "classes", "train_examples", "per_class", "validation_examples")
-        same += ("test_per_class", "split_seed", "resize")
+        same += ("test_per_class", "split_seed", "resize", "stream", "side")
         return config.Data(**{field: getattr(data, field) for field in same})
 
+    def load(data: config.Data) -> Pictures:
+        return (streamed if data.stream else sources).load(data, data_dir)
+
     wanted = dict.fromkeys(run.data for run in runs)
-    loaded = {s: sources.load(s, data_dir) for s in dict.fromkeys(map(stored, wanted))}
+    loaded = {s: load(s) for s in dict.fromkeys(map(stored, wanted))}
     return {data: loaded[stored(data)] for data in wanted}
 
 
-def problem_of(run: Run, data: Dataset) -> Problem:
+def problem_of(run: Run, data: Pictures) -> Problem:
     """Raises `InputError` for a run that its data cannot feed."""
-    n = len(data.train.labels)
+    n = data.sizes["train"]
     if not _fitted(run) and config.batch_size(run) > n:
         raise InputError(
             f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
@@ -66,16 +71,15 @@ def problem_of(run: Run, data: Dataset) -> Problem:
             f"train.eval_train_examples: {run.train.eval_train_examples} is larger than the {n}"
             f" training examples of {run.data.name}."
         )
-    _, height, width, channels = data.train.images.shape
-    return Problem((height, width, channels), len(data.classes), n, config.total_steps(run, n))
+    return Problem(data.image_shape, len(data.classes), n, config.total_steps(run, n))
 
 
-def examples(data: Dataset) -> int:
-    """How many stand on a device: of training, validation and test."""
-    return sum(len(part.labels) for part in (data.train, data.validation, data.test))
+def examples(data: Pictures, run: Run, problem: Problem) -> int:
+    """How many stand on a device: of training, validation and test, or of a stream's chunk."""
+    return feeds.rows(run, problem) if run.data.stream else sum(data.sizes.values())
 
 
-def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
+def check(runs: list[Run], datasets: Mapping[config.Data, Pictures]) -> None:
     """Trace one step of each program, without compiling or making weights: errors come before any
     work.
     """
@@ -89,7 +93,7 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Dataset]) -> None:
         problem, source = problem_of(run, datasets[run.data]), transfer.source(run)
         theirs = None if source is None else problem_of(source, datasets[source.data])
         if _fitted(run):
-            classical.check(run, datasets[run.data], _feature_size(run, source, theirs))
+            classical.check(run, _whole(datasets[run.data]), _feature_size(run, source, theirs))
             continue
         state, _ = trace(run, problem)
         if source is not None and theirs is not None:
@@ -142,7 +146,7 @@ def _parameters(run: Run, problem: Problem) -> int:
 def train(
     jobs: Mapping[Path, Run],
     labels: Mapping[Path, Mapping[str, Any]],
-    datasets: Mapping[config.Data, Dataset],
+    datasets: Mapping[config.Data, Pictures],
     *,
     stop: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
@@ -179,7 +183,7 @@ def train(
                     data = datasets[next(iter(runs.values())).data]
                     begin = functools.partial(_source, sources or {}, datasets)
                     if _fitted(next(iter(runs.values()))):
-                        yield from _fit(runs, infos, data, begin, stop)
+                        yield from _fit(runs, infos, _whole(data), begin, stop)
                         continue
                     with memory.explained(_name(wave), runs[wave[0]]):
                         yield from _resume(
@@ -198,7 +202,7 @@ def train(
 
 def test(
     jobs: Mapping[Path, Run],
-    datasets: Mapping[config.Data, Dataset],
+    datasets: Mapping[config.Data, Pictures],
     *,
     at_once: int | None = None,
     sources: Mapping[Run, Path] | None = None,
@@ -216,27 +220,30 @@ def test(
             runs = [todo[f] for f in wave]
             data = datasets[runs[0].data]
             if _fitted(runs[0]):
+                whole = _whole(data)
                 for folder, run in zip(wave, runs, strict=True):
                     see = _see(run, functools.partial(_source, sources or {}, datasets))
-                    means = classical.means(classical.fit(run, data, see), data.test)
+                    means = classical.means(classical.fit(run, whole, see), whole.test)
                     records.write_json(folder / "test.json", means)
                     yield Tick(folder, 1)
                 continue
             with memory.explained(_name(wave), runs[0]):
                 program, like = _program(runs[0], data, mesh)
                 carries = [_final(folder, like) for folder in wave]
-                carry = stacked(mesh, carries, width)
-                n = len(data.train.labels) + len(data.validation.labels)
-                found = evaluate(program, carry, resident(data, mesh), n, len(data.test.labels))
+                state = stacked(mesh, carries, width).state
+                problem = problem_of(runs[0], data)
+                unread: list[tuple[str, str]] = []
+                what = (program, runs[0], problem, state, data, "test")
+                found = feeds.evaluate(*what, unread.append)
             for folder, means, final in zip(wave, found, carries, strict=False):
                 if runs[0].compress.sparsity or runs[0].compress.bits:
                     size = weights.packed_bytes({"params": final.state.params})
                     means = {**means, "bytes": size}
                 records.write_json(folder / "test.json", means)
-                yield Tick(folder, 0)
+                yield Tick(folder, 0, note=records.add_unreadable(folder, unread))
 
 
-def final(folder: Path, run: Run, data: Dataset) -> step.State:
+def final(folder: Path, run: Run, data: Pictures) -> step.State:
     """The state of a finished run at its last step."""
     _, like = _program(run, data, sharding.make_mesh(1, 1))
     return _final(folder, like).state
@@ -251,7 +258,7 @@ class Net(NamedTuple):
 
 
 def _source(
-    sources: Mapping[Run, Path], datasets: Mapping[config.Data, Dataset], run: Run
+    sources: Mapping[Run, Path], datasets: Mapping[config.Data, Pictures], run: Run
 ) -> Net | None:
     """Of the run's source; None where it has none. Raises `InputError` where that has no weights to
     give, or was trained on other data than there are now.
@@ -277,7 +284,7 @@ def _source(
     return Net(source, problem_of(source, data), final(folder, source, data))
 
 
-def _source_data(run: Run, datasets: Mapping[config.Data, Dataset]) -> dict[str, str]:
+def _source_data(run: Run, datasets: Mapping[config.Data, Pictures]) -> dict[str, str]:
     source = transfer.source(run)
     return {} if source is None else {"source_data": datasets[source.data].fingerprint}
 
@@ -295,7 +302,7 @@ def _see(run: Run, begin: Callable[[Run], Net | None]) -> classical.See | None:
 def _plan(
     group: list[Path],
     jobs: Mapping[Path, Run],
-    datasets: Mapping[config.Data, Dataset],
+    datasets: Mapping[config.Data, Pictures],
     at_once: int | None,
     *,
     training: bool,
@@ -306,7 +313,7 @@ def _plan(
     if _fitted(run):
         return sharding.plan(len(group), at_once)
     problem = problem_of(run, data)
-    name, n = _name(group), examples(data)
+    name, n = _name(group), examples(data, run, problem)
     with memory.explained(name, run):
         return memory.plan(name, run, problem, len(group), n, at_once, training)
 
@@ -336,9 +343,16 @@ def _fitted(run: Run) -> bool:
     return run.model.name in config.CLASSICAL
 
 
+def _whole(data: Pictures) -> Dataset:
+    assert isinstance(data, Dataset)  # `config.check`: what takes pictures from memory has them
+    return data
+
+
 def _wave_of(run: Run) -> tuple[Run, int]:
-    """Equal for runs that can be trained side by side: one program, the same examples."""
-    return step.static(run), run.data.split_seed
+    """Equal for runs that can be trained side by side: one program, the same examples. A stream is
+    of one run: its order is that of the seed. Its batches are split over all accelerators.
+    """
+    return run if run.data.stream else step.static(run), run.data.split_seed
 
 
 def _fit(
@@ -374,7 +388,7 @@ def _fit(
 def _resume(
     runs: dict[Path, Run],
     infos: dict[Path, dict[str, Any]],
-    data: Dataset,
+    data: Pictures,
     mesh: Any,
     width: int,
     begin: Callable[[Run], Net | None],
@@ -431,7 +445,7 @@ def _started(wave: Wave, begin: Callable[[Run], Net | None]) -> list[Carry]:
     return out
 
 
-def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:
+def _program(run: Run, data: Pictures, mesh: Any) -> tuple[Program, Carry]:
     """The program of a run's cohort, and one run's carry in the abstract."""
     program = cohorts.program(step.static(run), problem_of(run, data), mesh)
     devices = mesh.shape["run"]
@@ -440,7 +454,7 @@ def _program(run: Run, data: Dataset, mesh: Any) -> tuple[Program, Carry]:
 
 
 def _begin(
-    folder: Path, run: Run, info: dict[str, Any], data: Dataset, size: int | None = None
+    folder: Path, run: Run, info: dict[str, Any], data: Pictures, size: int | None = None
 ) -> None:
     """Write run.json, or see that the one there is of this run and these data. `size`: parameters
     of a fit.
@@ -448,13 +462,12 @@ def _begin(
     old = records.read(folder)
     if old is None:
         problem = problem_of(run, data)
-        sizes = {s: len(getattr(data, s).labels) for s in ("train", "validation", "test")}
         about = {
             "config": config.to_dict(run),
             "digest": config.digest(run),
             "steps": problem.steps,
             "parameters": size if _fitted(run) else parameters(run, problem),
-            "data": {"fingerprint": data.fingerprint, **sizes, "classes": len(data.classes)},
+            "data": {"fingerprint": data.fingerprint, **data.sizes, "classes": len(data.classes)},
         }
         records.write_json(folder / "run.json", {**info, **about})
     elif old.info["data"]["fingerprint"] != data.fingerprint:

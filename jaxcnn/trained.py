@@ -12,8 +12,10 @@ import numpy as np
 
 from jaxcnn import config, ops, records, step, train, transfer
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import augment, readers, sources
+from jaxcnn.data import augment, pictures, readers, sources
+from jaxcnn.data.pictures import Unreadable
 from jaxcnn.data.sources import Dataset, Split
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.records import Record
 from jaxcnn.step import Problem, State
 
@@ -21,7 +23,7 @@ from jaxcnn.step import Problem, State
 class Trained(NamedTuple):
     record: Record
     run: Run
-    data: Dataset
+    data: Pictures
     problem: Problem
     state: State  # at the last step
 
@@ -87,6 +89,8 @@ def layers(trained: Trained) -> dict[str, tuple[int, ...]]:
 def features(trained: Trained, layer: str, split: str) -> np.ndarray:
     """The features of `layer` of all pictures of 'train', 'validation' or 'test', [N, ...]."""
     ops.lookup(layers(trained), layer, "--layer")
+    if not isinstance(trained.data, Dataset):
+        raise InputError("data.stream: true; features are of data sets that fit in memory.")
     images = getattr(trained.data, split).images
     if len(images) == 0:
         raise InputError(f"--split: {split!r} has no pictures in {trained.run.data.name!r}.")
@@ -143,8 +147,12 @@ def write_features(trained: Trained, layer: str, split: str, path: Path) -> np.n
 
 
 def _picture(trained: Trained, file: Path) -> np.ndarray:
-    """[H, W, C] uint8, as the run's data set stores its own: `data.resize` is applied."""
+    """[H, W, C] uint8, as the run's data set stores its own: `data.resize` or `data.side` is
+    applied.
+    """
     data, expected = trained.run.data, trained.problem.image_shape
+    if data.stream:
+        return _square(file, data.side)
     picture = readers.decode(file)
     picture = picture if picture.ndim == 3 else picture[..., None]
     channels = {1: "grey (1 channel)", 3: "colour (3 channels)"}
@@ -163,3 +171,11 @@ def _picture(trained: Trained, file: Path) -> np.ndarray:
             f" {data.name!r} are {readers.size(expected[:2])}."
         )
     return picture
+
+
+def _square(file: Path, side: int) -> np.ndarray:
+    """As a stream has its pictures, of whatever size they are."""
+    try:
+        return pictures.square(pictures.decode(file.read_bytes(), side))
+    except (Unreadable, OSError) as error:
+        raise InputError(f"IMAGE: {str(file)!r}: {error}.") from error

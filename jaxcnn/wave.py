@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import cohorts, config, losses, records, sharding, step
+from jaxcnn import cohorts, config, feeds, losses, records, sharding, step
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.cohorts import Carry, Program, Resident
+from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
-from jaxcnn.data.sources import Dataset
+from jaxcnn.data.streamed import Pictures
 from jaxcnn.step import Problem
 
 # About how long one call into a program lasts: Ctrl-C and progress wait for it.
@@ -45,12 +44,15 @@ class Wave:
     folders: list[Path]
     runs: list[Run]
     disks: list[Checkpoints]
-    data: Dataset
+    data: Pictures
     problem: Problem
     program: Program
     width: int
     stop: Callable[[], bool]
     checkpoint_seconds: float
+    # of streamed pictures, those that could not be read and are not told of yet: split, NAME: why;
+    # the thread that reads ahead appends to it, too
+    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @property
     def padded(self) -> list[Run]:
@@ -60,11 +62,9 @@ class Wave:
         """From step `at` (-1: not begun) to the end; without `carries` from the initial weights."""
         run, mesh, problem = self.runs[0], self.program.mesh, self.problem
         every = config.eval_interval(run, problem.train_examples)
-        data = resident(self.data, mesh)
         values = sharding.put(mesh, cohorts.stack(self.padded), "run")
         carry = stacked(mesh, carries, self.width) if carries else self.program.init(values)
         live = set(range(len(self.runs)))
-        order, ordered = None, -1  # of the epoch `ordered`
         spent = [_seconds(f, at) for f in self.folders]
         started = saved = time.monotonic()
         stepping, counted = 0.0, 0  # seconds and steps since the last point of the curve
@@ -79,7 +79,7 @@ class Wave:
 
             def point(now: int) -> Iterator[Tick]:
                 """A row in each run's curve; a run that is no longer finite ends here."""
-                rows = self._rows(now, carry, values, data, problem)
+                rows = self._rows(carry, values)
                 for i in sorted(live):
                     seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
@@ -91,16 +91,18 @@ class Wave:
                         self._end(i, "diverged", now, seconds)
                         live.discard(i)
                     yield Tick(self.folders[i], now, row)
+                yield from self._told(now)
 
             if at < 0:
                 at = 0
                 yield from point(0)
+            source = (run, problem, self.program, values, self.data)
+            feed = feeds.feed(*source, at, self.unreadable.append)
+            stack.callback(feed.close)
             while at < problem.steps and live:
-                epoch, position, left = cohorts.position(run, problem, at)
-                n = min(chunk, left, every - at % every, problem.steps - at)
                 began = time.monotonic()
-                if epoch != ordered:
-                    order, ordered = self.program.order(values, epoch), epoch
+                order, data, position, left = feed.steps(at)
+                n = min(chunk, left, every - at % every, problem.steps - at)
                 carry = self.program.advance(carry, values, order, data, position, n)
                 jax.block_until_ready(carry)
                 spell = time.monotonic() - began
@@ -126,32 +128,36 @@ class Wave:
             self._end(i, "finished", at, spend(i))
             yield Tick(self.folders[i], at)
 
-    def _rows(
-        self, now: int, carry: Carry, values: Any, data: Resident, problem: Problem
-    ) -> list[dict[str, Any]]:
+    def _rows(self, carry: Carry, values: Any) -> list[dict[str, Any]]:
+        run, problem, data = self.runs[0], self.problem, self.data
         sums = jax.device_get(carry.sums)
         rows: list[dict[str, Any]] = [{} for _ in self.runs]
         for i, row in enumerate(rows):
             if sums["count"][i] > 0:
                 row["batch"] = losses.means({k: v[i] for k, v in sums.items()})
-        spans = {
-            "train": (0, self.runs[0].train.eval_train_examples),
-            "validation": (problem.train_examples, len(self.data.validation.labels)),
-        }
-        for split, (start, count) in spans.items():
-            if count > 0:
-                means = evaluate(self.program, carry, data, start, count)
+        for split in ("train", "validation"):
+            if data.sizes[split] > 0:
+                what = (self.program, run, problem, carry.state, data, split)
+                means = feeds.evaluate(*what, self.unreadable.append)
                 for i, row in enumerate(rows):
                     row[split] = means[i]
-        if self.runs[0].train.probes:
-            layers = step.layers(self.runs[0], problem)
-            found = jax.device_get(self.program.probe(carry.state, values, data))
+        if run.train.probes:
+            layers = step.layers(run, problem)
+            whole = feeds.resident(data, self.program.mesh)  # type: ignore[arg-type]
+            found = jax.device_get(self.program.probe(carry.state, values, whole))
             for i, row in enumerate(rows):
                 row["probe"] = {
                     name: dict(zip(layers, map(float, numbers[i]), strict=True))
                     for name, numbers in found.items()
                 }
         return rows
+
+    def _told(self, now: int) -> Iterator[Tick]:
+        """One line about pictures that could not be read, if there are new ones."""
+        folder, met = self.folders[0], self.unreadable[:]
+        del self.unreadable[: len(met)]
+        if note := records.add_unreadable(folder, met):
+            yield Tick(folder, now, note=note)
 
     def _save(self, at: int, carry: Carry, live: set[int], *, wait: bool) -> None:
         whole = jax.device_get(carry)
@@ -166,16 +172,6 @@ class Wave:
         records.write_json(self.folders[i] / "result.json", result)
 
 
-@functools.lru_cache(maxsize=1)
-def resident(data: Dataset, mesh: Any) -> Resident:
-    """The data set on every device of the mesh; the last one is kept for the next wave."""
-    parts = (data.train, data.validation, data.test)
-    images = np.concatenate([p.images for p in parts])
-    labels = np.concatenate([p.labels for p in parts])
-    moments = (data.mean, data.std, data.covariance)
-    return sharding.put(mesh, Resident(images, labels, *moments))  # type: ignore[arg-type]
-
-
 def stacked(mesh: Any, carries: list[Carry], width: int) -> Carry:
     padded = carries + [carries[-1]] * (width - len(carries))
     return sharding.put(mesh, jax.tree.map(lambda *a: np.stack(a), *padded), "run")
@@ -184,15 +180,6 @@ def stacked(mesh: Any, carries: list[Carry], width: int) -> Carry:
 def _reset(carry: Carry, mesh: Any) -> Carry:
     zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry.sums)
     return Carry(carry.state, sharding.put(mesh, zeros, "run"))
-
-
-def evaluate(
-    program: Program, carry: Carry, data: Resident, start: int, count: int
-) -> list[dict[str, float]]:
-    """Means over examples start .. start + count, one dict a run."""
-    sums = jax.device_get(program.evaluate(carry.state, data, start, count))
-    runs = len(sums["count"])
-    return [losses.means({k: v[i] for k, v in sums.items()}) for i in range(runs)]
 
 
 def _seconds(folder: Path, at: int) -> float:

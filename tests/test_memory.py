@@ -70,7 +70,8 @@ def test_asking_compiles_what_is_then_called(tmp_path: Path) -> None:
         if event.endswith("backend_compile_duration"):
             compiled.append(event)
 
-    problem, n = train.problem_of(run, datasets[run.data]), train.examples(datasets[run.data])
+    problem = train.problem_of(run, datasets[run.data])
+    n = train.examples(datasets[run.data], run, problem)
     memory.plan("r", run, problem, 1, n)
     jax.monitoring.register_event_duration_secs_listener(heard)
     try:
@@ -171,8 +172,9 @@ def test_auto_is_one_value_for_all_arms_before_any_folder_is_named(
     # The wider arm decides, and so it does for the narrow one.
     data = train.load_data([AUTO.base], None)[AUTO.base.data]
     wide = override(experiment.grid(exp)["wide"][""], {"train.batch_size": 512})
-    mesh, n = sharding.make_mesh(1, 1), train.examples(data)
-    least = memory.need(step.static(wide), train.problem_of(wide, data), mesh, 1, n)
+    mesh, problem = sharding.make_mesh(1, 1), train.problem_of(wide, data)
+    n = train.examples(data, wide, problem)
+    least = memory.need(step.static(wide), problem, mesh, 1, n)
     machine(least * 1.05 * 8 / 0.8)  # 8 devices
     told.clear()
     exp = auto.resolve(AUTO, None, told.append)

@@ -1,8 +1,11 @@
 """What a step does to its images: pure, inside the compiled program, a function of a key.
 
 In this order: `pad`, `shift`, `crop`, `flip` move uint8 pixels, then come `color`, `normalize` and
-`noise`. A knob that is off leaves nothing in the program, and no knob's draws depend on another's.
+`noise`. With `scale` or `area` the crop comes out of a box of random size, interpolated. A knob
+that is off leaves nothing in the program, and no knob's draws depend on another's.
 """
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,9 @@ from jaxcnn.config import Data, InputError
 
 BACKGROUND = 0
 # Every draw has its own fold_in(key, purpose): a new purpose at the end of the list moves no other.
-PURPOSES = ("shift", "crop", "flip", "noise", "color")
+PURPOSES = ("shift", "crop", "flip", "noise", "color", "scale", "area")
+OFF = {"scale": 1.0, "area": 1.0}  # all others: None or 0
+DRAWS = 10  # of a box of random area, until one lies in the picture
 
 Array = jax.Array
 
@@ -49,28 +54,26 @@ def augment(
     covariance: Array,
     noise: Array | float,
     color: Array | float,
+    scale: Array | float = 1.0,
+    area: Array | float = 1.0,
+    aspect: Array | float = 1.0,
 ) -> Array:
-    """images [B, H, W, C] uint8, mean and std [C], covariance [C, C], noise and color [] ->
+    """images [B, H, W, C] uint8, mean and std [C], covariance [C, C], the other numbers [] ->
     [B, h, w, C] float32.
 
-    `noise` and `color` stand in for `data.noise` and `data.color`, which only say whether there is
-    any: they may be traced.
+    `noise`, `color`, `scale`, `area` and `aspect` stand in for those of `data`, which only say
+    whether there is any: they may be traced.
     """
     keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(PURPOSES) if _on(data, name)}
     batch, *stored, _ = images.shape
-    height, width, channels = image_shape(data, images.shape[1:])
-    # Shift and crop are one slice of an image with `shift` more pixels of background around it.
-    images = _pad(images, data.pad + data.shift)
-    offset = jnp.zeros((batch, 2), jnp.int32)
-    if "shift" in keys:
-        offset += jax.random.randint(keys["shift"], (batch, 2), 0, 2 * data.shift + 1)
-    if "crop" in keys:
-        slack = 2 * data.pad + jnp.array([stored[0] - height, stored[1] - width])
-        offset += jax.random.randint(keys["crop"], (batch, 2), 0, slack[None, :] + 1)
-    if "shift" in keys or "crop" in keys:
-        images = jax.vmap(
-            lambda image, at: lax.dynamic_slice(image, (*at, 0), (height, width, channels))
-        )(images, offset)
+    height, *_ = image_shape(data, images.shape[1:])
+    if "scale" in keys:
+        boxes = scale_boxes(keys["scale"], batch, stored, height, scale)
+        images = boxed(images, boxes, height)
+    elif "area" in keys:
+        images = boxed(images, area_boxes(keys["area"], batch, stored, area, aspect), height)
+    else:
+        images = _moved(keys, images, data)
     if "flip" in keys:
         flip = jax.random.bernoulli(keys["flip"], 0.5, (batch,))
         images = jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
@@ -81,6 +84,59 @@ def augment(
     if "noise" in keys:
         x += noise * jax.random.normal(keys["noise"], x.shape)
     return x
+
+
+def scale_boxes(
+    key: Array, batch: int, stored: Sequence[int], crop: int, scale: Array | float
+) -> Array:
+    """A crop of `crop` pixels out of a picture (H, W) enlarged by a factor from U(1, scale): the
+    top, left, height and width of what it shows, [B, 4], in pixels as stored; all places are
+    alike (Simonyan & Zisserman 2015, section 3.1; He et al. 2016, section 3.4).
+    """
+    factor, place = jax.random.split(key)
+    side = crop / jax.random.uniform(factor, (batch,), minval=1.0, maxval=scale)
+    return _placed(place, jnp.stack([side, side], -1), stored)
+
+
+def area_boxes(
+    key: Array, batch: int, stored: Sequence[int], area: Array | float, aspect: Array | float
+) -> Array:
+    """Boxes of a share of the picture from U(area, 1), their width over their height
+    log-uniform from 1 / aspect to aspect: top, left, height, width, [B, 4] (Szegedy et al. 2015,
+    section 6; as in torchvision, the first of ten draws that lies in the picture, else the
+    largest square in it).
+    """
+    share, ratio, place = jax.random.split(key, 3)
+    height, width = stored[0], stored[1]
+    shares = jax.random.uniform(share, (batch, DRAWS), minval=area, maxval=1.0)
+    reach = jnp.log(aspect)
+    ratios = jnp.exp(reach * jax.random.uniform(ratio, (batch, DRAWS), minval=-1.0, maxval=1.0))
+    sizes = jnp.sqrt(jnp.stack([shares / ratios, shares * ratios], -1) * (height * width))
+    inside = (sizes[..., 0] <= height) & (sizes[..., 1] <= width)
+    first = jnp.argmax(inside, axis=1)[:, None, None]
+    chosen = jnp.take_along_axis(sizes, first, axis=1)[:, 0]
+    chosen = jnp.where(inside.any(axis=1)[:, None], chosen, float(min(height, width)))
+    return _placed(place, chosen, stored)
+
+
+def boxed(images: Array, boxes: Array, side: int) -> Array:
+    """What each of the boxes [B, 4] shows of its picture, at `side` pixels: images [B, H, W, C] ->
+    [B, side, side, C] float32 of the same values. Linear; where pixels are lost, a mean over those
+    that a new one covers.
+    """
+
+    def one(image: Array, box: Array) -> Array:
+        scale = side / box[2:]
+        return jax.image.scale_and_translate(
+            image.astype(jnp.float32),
+            (side, side, image.shape[-1]),
+            (0, 1),
+            scale,
+            -box[:2] * scale,
+            "linear",
+        )
+
+    return jax.vmap(one)(images, boxes)
 
 
 def evaluate_view(images: Array, data: Data, mean: Array, std: Array) -> Array:
@@ -103,8 +159,33 @@ def _color(key: Array, batch: int, covariance: Array, color: Array | float) -> A
     return color * z @ covariance
 
 
+def _placed(key: Array, sizes: Array, stored: Sequence[int]) -> Array:
+    """Boxes of `sizes` [B, 2] anywhere within pictures (H, W): [B, 4]."""
+    room = jnp.array([[stored[0], stored[1]]], jnp.float32) - sizes
+    return jnp.concatenate([jax.random.uniform(key, sizes.shape) * room, sizes], -1)
+
+
+def _moved(keys: Mapping[str, Array], images: Array, data: Data) -> Array:
+    """images [B, H, W, C] -> [B, h, w, C]: padded, shifted, cropped."""
+    batch, *stored, channels = images.shape
+    height, width, _ = image_shape(data, images.shape[1:])
+    # Shift and crop are one slice of an image with `shift` more pixels of background around it.
+    images = _pad(images, data.pad + data.shift)
+    offset = jnp.zeros((batch, 2), jnp.int32)
+    if "shift" in keys:
+        offset += jax.random.randint(keys["shift"], (batch, 2), 0, 2 * data.shift + 1)
+    if "crop" in keys:
+        slack = 2 * data.pad + jnp.array([stored[0] - height, stored[1] - width])
+        offset += jax.random.randint(keys["crop"], (batch, 2), 0, slack[None, :] + 1)
+    if "shift" in keys or "crop" in keys:
+        images = jax.vmap(
+            lambda image, at: lax.dynamic_slice(image, (*at, 0), (height, width, channels))
+        )(images, offset)
+    return images
+
+
 def _on(data: Data, purpose: str) -> bool:
-    return getattr(data, purpose) not in (None, 0)
+    return getattr(data, purpose) not in (None, OFF.get(purpose, 0))
 
 
 def _pad(images: Array, by: int) -> Array:

@@ -192,8 +192,8 @@ def _folder(place: Path, classes: tuple[str, ...], side: int) -> Folder:
     return Folder(place, classes, side, np.array(names), numbers, fingerprint)
 
 
-def shards(root: Path, side: int) -> dict[str, Shards]:
-    """The splits of shards that are whole."""
+def shards(root: Path, side: int, asked: str = "--resize") -> dict[str, Shards]:
+    """The splits of shards that are whole. `asked` is where `side` was said, for the error."""
     try:
         index = json.loads((root / INDEX).read_text())
         form, stored, classes = index["form"], index["side"], tuple(index["classes"])
@@ -203,10 +203,11 @@ def shards(root: Path, side: int) -> dict[str, Shards]:
             f"{str(root / INDEX)!r} is no index of shards ({error}). Prepare them again."
         ) from error
     if side > stored or (form == "pixels" and side != stored):
-        least = "with" if form == "pixels" else "at or below"
+        least = "of" if form == "pixels" else "at or below"
         raise InputError(
-            f"--resize: {side} is not possible: the shards in {str(root)!r} hold {form} of shorter"
-            f" side {stored}. Evaluate {least} {stored}, or prepare others: prepare --side {side}."
+            f"{asked}: {side} is not possible: the shards in {str(root)!r} hold {form} of shorter"
+            f" side {stored}. Ask for one {least} {stored}, or prepare others: prepare --side"
+            f" {side}."
         )
     return {
         split: Shards(files, classes, side, form, stored, fingerprint, count)

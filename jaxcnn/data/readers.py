@@ -131,6 +131,7 @@ def _decode_files(files: list[Path], progress: Progress | None) -> np.ndarray:
             raise InputError(
                 f"images must have one size; {str(file)!r} is {size(picture.shape[:2])},"
                 f" {str(files[0])!r} is {size(pictures[0].shape[:2])}."
+                " With data.stream=true they are brought to one."
             )
         if progress:
             progress(i, len(files))

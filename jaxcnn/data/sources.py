@@ -15,6 +15,8 @@ only if all are. `tfds:NAME` is TFDS's even where another row would come first (
 A source with a training split alone needs `data.test_per_class`: so many pictures of each class,
 drawn by `data.split_seed`, are its test split.
 
+With `data.stream` a folder, or its shards, is not read into memory: see streamed.py.
+
 A source with a validation split of its own has nothing held out of its training split: validation
 is at most `data.validation_examples` of its own. A source with a validation but no test split (in
 TFDS, the smaller ImageNets) is tested on it, and validation is held out of the training split.
@@ -30,10 +32,13 @@ import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import InputError
-from jaxcnn.data import readers
+from jaxcnn.data import photos, readers
 from jaxcnn.data.readers import Progress, Source, Split, default_data_dir
 
 __all__ = ["Dataset", "Progress", "Split", "default_data_dir", "load"]
+
+DIVISION = ("train", "validation", "test")
+Part = tuple[str, np.ndarray]  # a split as it is stored, and which of its pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,17 @@ class Dataset:
     std: np.ndarray
     covariance: np.ndarray
     fingerprint: str  # of classes and contents: where it differs, a resumed run has other data
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of the splits."""
+        return {split: len(getattr(self, split).labels) for split in DIVISION}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        _, height, width, channels = self.train.images.shape
+        return height, width, channels
 
 
 def load(
@@ -82,6 +98,8 @@ def _read(name: str, data_dir: Path | None, progress: Progress | None) -> Source
         return readers.npz(path)
     if (path / "train").is_dir():
         return readers.folder(path, progress)
+    if (path / photos.INDEX).is_file():
+        raise InputError(f"{name!r} holds shards, which are read with data.stream=true.")
     if (kept := (data_dir or default_data_dir()) / f"{name}.npz").is_file():
         return readers.npz(kept)
     return readers.tfds(name.removeprefix("tfds:"), data_dir, progress)
@@ -150,32 +168,42 @@ def _chosen(data: config.Data, splits: Mapping[str, Split], classes: tuple[str, 
     return kept, tuple(classes[k] for k in data.classes)
 
 
-def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
-    """One seed, one order: a smaller training set is part of a larger one."""
+def divided(data: config.Data, sizes: Mapping[str, int]) -> tuple[Part, Part, Part]:
+    """Which pictures of the stored splits, of so many each, are train, validation and test. One
+    seed, one order: a smaller training set is part of a larger one.
+    """
     rng = np.random.default_rng(data.split_seed)
-    train = splits["train"]
-    total = len(train.labels)
+    total = sizes["train"]
     order = rng.permutation(total)
-    if "test" in splits and "validation" in splits:
-        test, own = splits["test"], splits["validation"]
-        validation = _take(own, rng.permutation(len(own.labels))[: data.validation_examples])
+    if "test" in sizes and "validation" in sizes:
+        tested = "test"
+        own = rng.permutation(sizes["validation"])[: data.validation_examples]
+        validation = "validation", own
     else:
-        test = splits["test"] if "test" in splits else splits["validation"]
+        tested = "test" if "test" in sizes else "validation"
         if data.validation_examples >= total:
             raise InputError(
                 f"data.validation_examples: {data.validation_examples} leaves nothing of the"
                 f" {total} training examples of {data.name!r}."
             )
-        validation = _take(train, order[: data.validation_examples])
+        validation = "train", order[: data.validation_examples]
         order = order[data.validation_examples :]
-    if data.per_class is not None:
-        return _take(train, _evenly(data, train.labels[order], order)), validation, test
     if data.train_examples is not None and data.train_examples > len(order):
         raise InputError(
             f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
             f" {data.name!r} has {total}, and {total - len(order)} are held out for validation."
         )
-    return _take(train, order[: data.train_examples]), validation, test
+    test = tested, np.arange(sizes[tested])
+    return ("train", order[: data.train_examples]), validation, test
+
+
+def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
+    sizes = {split: len(part.labels) for split, part in splits.items()}
+    (split, index), *others = divided(data, sizes)
+    if data.per_class is not None:
+        index = _evenly(data, splits[split].labels[index], index)
+    train, validation, test = (_take(splits[s], i) for s, i in ((split, index), *others))
+    return train, validation, test
 
 
 def _evenly(data: config.Data, labels: np.ndarray, order: np.ndarray) -> np.ndarray:
