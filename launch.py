@@ -608,6 +608,9 @@ def predict(
     backend.set_up()
     with console.status("reading the run"):
         source = trained.load(folder, data_dir)
+        if source.run.train.objective == "landmarks":
+            _draw_points(folder, trained.face_points(source, images), images)
+            return
         found = trained.probabilities(source, images)
         drawn = trained.shown(source, show, images) if show else []
     for path, shares in zip(images, found, strict=True):
@@ -620,6 +623,47 @@ def predict(
         file = folder / "predict" / f"{path.stem}.{show.replace('/', '.')}.png"
         records.write(file, plots.png(plots.feature_maps(*parts)))
         console.print(f"Written: {file}", soft_wrap=True)
+
+
+def landmarks(
+    folder: RunFolder,
+    split: Annotated[Literal["train", "validation", "test"], arg(help="Of the run's data.")] = (
+        "test"
+    ),
+    out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/landmarks.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """How well a trained model finds the points of faces: normalised mean error, failures, the
+    curve of cumulative errors, and pictures with what was found on them.
+
+    Example: python launch.py landmarks runs/facial_landmarks/vgg/seed0-1f2e3d4c5b
+    """
+    import numpy as np
+
+    from jaxcnn import backend, plots, records, stats, trained
+
+    backend.set_up()
+    out = folder / "landmarks" if out is None else out
+    records.check_writable(out)
+    with console.status("reading the run"):
+        found = trained.judged(trained.load(folder, data_dir), split)
+    mean, low, high = stats.interval(found.errors)
+    console.print(
+        f"{split}, {len(found.errors):,} faces: normalised mean error {100 * mean:.2f} % (95 %"
+        f" interval {100 * low:.2f} to {100 * high:.2f}, of the pictures)"
+    )
+    thresholds = (0.08, 0.1)
+    for threshold in thresholds:
+        share = 100 * (found.errors > threshold).mean()
+        console.print(f"failures, above {100 * threshold:g} %: {share:.2f} %")
+    # From the best to the worst, so that the figure hides no failures.
+    order = np.argsort(found.errors)[np.linspace(0, len(found.errors) - 1, 12).astype(int)]
+    titles = [f"{100 * found.errors[i]:.1f} %" for i in order]
+    drawn = plots.faces(found.images[order], found.found[order], found.points[order], titles)
+    curve = plots.cumulative_errors(found.errors, thresholds)
+    for name, figure in (("faces", drawn), ("cumulative_errors", curve)):
+        path = records.write(out / f"{split}.{name}.png", plots.png(figure))
+        console.print(f"Written: {path}", soft_wrap=True)
 
 
 def features(
@@ -674,6 +718,7 @@ COMMANDS = {
     "export": export,
     "predict": predict,
     "features": features,
+    "landmarks": landmarks,
 }
 
 
@@ -757,6 +802,15 @@ def _submit(
         say(f"To end it:      python launch.py cancel {cancel}", markup=False)
     say(f"The report:     python launch.py report {shlex.join(words)}", markup=False)
     return _told(failed)
+
+
+def _draw_points(folder: Path, found: list[tuple[Any, Any]], images: tuple[Path, ...]) -> None:
+    from jaxcnn import plots, records
+
+    for file, (picture, points) in zip(images, found, strict=True):
+        path = folder / "predict" / f"{file.stem}.points.png"
+        records.write(path, plots.png(plots.faces([picture], [points])))
+        console.print(f"Written: {path}", soft_wrap=True)
 
 
 @contextlib.contextmanager

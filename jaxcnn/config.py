@@ -159,8 +159,11 @@ class Train:
     side_head_weight: float = 0.3  # of each side head's loss, where there are any
     # classification: by cross-entropy. one_hot, scalar: by squared error to the class's row of the
     # unit matrix, or to its number on one output. reconstruction: an autoencoder's, by squared
-    # error; its loss is that of a picture, summed
-    objective: Literal["classification", "reconstruction", "one_hot", "scalar"] = "classification"
+    # error; its loss is that of a picture, summed. landmarks: the points of faces, by their
+    # normalised mean error
+    objective: Literal["classification", "reconstruction", "one_hot", "scalar", "landmarks"] = (
+        "classification"
+    )
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     # of what is computed; parameters, statistics and losses are float32 in any case
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: by the device
@@ -418,6 +421,12 @@ def check(run: Run) -> None:
         )
     _check_start(run)
     _check_boxes(run.data)
+    if run.train.objective == "landmarks":
+        for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
+            if (value := getattr(run.data, name)) != off:
+                raise InputError(
+                    f"data.{name}: {value} has no use beside train.objective landmarks."
+                )
     if run.data.stream:
         _check_stream(run)
     elif run.data.side != Data.side:

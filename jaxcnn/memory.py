@@ -74,7 +74,7 @@ def need(
     c = problem.image_shape[-1]
     moments = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((c,), (c,), (c, c)))
     images = jax.ShapeDtypeStruct((examples, *problem.image_shape), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((examples,), jnp.int32)
+    labels = step.labels(run, problem, examples)
     data = placed(Resident(images, labels, *moments))  # type: ignore[arg-type]
     if not training:
         return _taken(program.evaluate, carry.state, data, 0, 1)

@@ -314,6 +314,50 @@ def feature_maps(picture: np.ndarray, maps: np.ndarray, filters: np.ndarray | No
     return figure
 
 
+def faces(
+    pictures: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    points: Sequence[np.ndarray] | None = None,
+    titles: Sequence[str] = (),
+) -> Figure:
+    """Pictures [H, W, C] with the points that were found on each [P, 2] and, as rings, where they
+    are.
+    """
+    wide = min(4, len(pictures))
+    high = -(-len(pictures) // wide)
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(2.3 * wide, 2.45 * high), layout="constrained")
+        axes = figure.subplots(high, wide, squeeze=False).ravel()
+        for ax in axes:
+            ax.axis("off")
+        for i, (picture, own) in enumerate(zip(pictures, found, strict=True)):
+            axes[i].imshow(np.squeeze(picture), cmap="gray", vmin=0, vmax=255)
+            if points is not None:
+                ring = {"s": 14, "facecolors": "none", "edgecolors": COLOURS[2], "linewidths": 0.7}
+                axes[i].scatter(*points[i].T, **ring)
+            axes[i].scatter(*own.T, s=4, color=COLOURS[1])
+            if i < len(titles):
+                axes[i].set_title(titles[i], fontsize=8, pad=3)
+    return figure
+
+
+def cumulative_errors(errors: np.ndarray, thresholds: Sequence[float]) -> Figure:
+    """The share of faces whose normalised mean error [N] is at most so large."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+        ax = figure.subplots()
+        x = np.sort(errors)
+        ax.step(100 * x, 100 * np.arange(1, len(x) + 1) / len(x), where="post", color=COLOURS[0])
+        for threshold in thresholds:
+            ax.axvline(100 * threshold, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        ax.set_xlim(0, 15)
+        ax.set_ylim(0, 100)
+        ax.set_xlabel("normalised mean error, % of the distance of the eyes' outer corners")
+        ax.set_ylabel("faces, %")
+        ax.grid(True)
+    return figure
+
+
 def _area(parameters: float) -> float:
     """Square points."""
     return parameters / 70_000

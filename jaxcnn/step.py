@@ -134,6 +134,13 @@ def _optimizer(
     return optim.grouped(whole, groups, run.start.rate)
 
 
+def labels(run: Run, problem: Problem, count: int) -> jax.ShapeDtypeStruct:
+    """What is told of `count` pictures: classes int32 [N], or points float32 [N, P, 2]."""
+    if run.train.objective == "landmarks":
+        return jax.ShapeDtypeStruct((count, problem.classes, 2), jnp.float32)
+    return jax.ShapeDtypeStruct((count,), jnp.int32)
+
+
 def epoch_order(run: Run, problem: Problem, values: Numbers, epoch: jax.Array) -> jax.Array:
     """The order in which an epoch visits the training examples, [N] int32."""
     order = jax.random.fold_in(key(values["seed"], "order"), epoch)
@@ -174,7 +181,7 @@ def training_loss(
     `params` in place of the state's; with its sums and the new running statistics.
     """
     rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
-    mask = jnp.ones(labels.shape, jnp.float32)
+    mask = jnp.ones(labels.shape[:1], jnp.float32)
     frozen = partial(transfer.matches, patterns=run.start.freeze)
     with ops.still(frozen) if run.start.freeze else contextlib.nullcontext():
         (output, extras), updates = module(run, problem, values).apply(
@@ -205,6 +212,9 @@ def train_step(
 ) -> tuple[State, Sums]:
     """One update. images [B, H, W, C] uint8, labels [B] int -> state, sums."""
     x = training_view(run, state, images, moments, values)
+    if labels.ndim > 1:
+        own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
+        labels = augment.points(own, labels, run.data, images.shape[1:])
     loss = partial(training_loss, run, problem, state, x, labels, values)
 
     def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
@@ -263,6 +273,8 @@ def eval_step(
 ) -> Sums:
     """Sums over the examples with mask 1. images [B, H, W, C] uint8, labels [B] int, mask [B]."""
     output, x = evaluate(run, problem, state, images, moments)
+    if labels.ndim > 1:
+        labels = augment.evaluate_points(labels, run.data, images.shape[1:])
     sums = _judged(run, problem, output, x, labels, mask)
     return sums | losses.beyond_five(output, labels, mask) if five(run, problem) else sums
 
@@ -287,6 +299,8 @@ def _judged(
     objective = run.train.objective
     if objective == "reconstruction":
         return losses.reconstruction(output, x.reshape(output.shape), mask)
+    if objective == "landmarks":
+        return losses.landmarks(output, labels, x.shape[1:3], mask)
     if objective == "classification":
         return losses.classification(output, labels, mask, smoothing)
     return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
@@ -302,8 +316,9 @@ def module(run: Run, problem: Problem, values: Numbers) -> Any:
         _check_autoencoder(run)
     if run.model.name in AUTOENCODERS:
         fields["decoders"] = rebuilds or run.train.greedy > 0
-    outputs = {"reconstruction": 0, "scalar": 1}.get(run.train.objective, problem.classes)
-    return models.from_config(run.model, outputs, **fields)
+    outputs = {"reconstruction": 0, "scalar": 1, "landmarks": 2 * problem.classes}
+    count = outputs.get(run.train.objective, problem.classes)
+    return models.from_config(run.model, count, **fields)
 
 
 def _check_autoencoder(run: Run) -> None:

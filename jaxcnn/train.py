@@ -71,7 +71,18 @@ def problem_of(run: Run, data: Pictures) -> Problem:
             f"train.eval_train_examples: {run.train.eval_train_examples} is larger than the {n}"
             f" training examples of {run.data.name}."
         )
+    told, asked = _has_points(data), run.train.objective == "landmarks"
+    if told != asked:
+        found = "the points of faces" if told else "classes"
+        raise InputError(
+            f"train.objective: {run.train.objective!r} is not of {run.data.name!r}, whose pictures"
+            f" have {found}."
+        )
     return Problem(data.image_shape, len(data.classes), n, config.total_steps(run, n))
+
+
+def _has_points(data: Pictures) -> bool:
+    return isinstance(data, Dataset) and data.train.labels.ndim > 1
 
 
 def examples(data: Pictures, run: Run, problem: Problem) -> int:
@@ -116,7 +127,7 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     values |= {"seed": np.int32(run.seed)}
     batch = config.batch_size(run)
     images = jax.ShapeDtypeStruct((batch, *problem.image_shape), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    labels = step.labels(run, problem, batch)
     channels = problem.image_shape[-1]
     moments = tuple(
         jax.ShapeDtypeStruct(s, jnp.float32) for s in ((channels,),) * 2 + ((channels,) * 2,)

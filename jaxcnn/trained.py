@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import config, ops, records, step, train, transfer
+from jaxcnn import config, landmarks, ops, records, step, train, transfer
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import augment, pictures, readers, sources
 from jaxcnn.data.pictures import Unreadable
@@ -95,6 +95,60 @@ def features(trained: Trained, layer: str, split: str) -> np.ndarray:
     if len(images) == 0:
         raise InputError(f"--split: {split!r} has no pictures in {trained.run.data.name!r}.")
     return _features(trained, layer, images)
+
+
+def face_points(trained: Trained, files: Sequence[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(each picture [H, W, C] uint8, where its points are [P, 2], x, y in pixels)."""
+    images = np.stack([_picture(trained, file) for file in files])
+    return list(zip(images, _located(trained, images), strict=True))
+
+
+class Judged(NamedTuple):
+    """Points of all pictures of a split."""
+
+    images: np.ndarray  # uint8 [N, H, W, C]
+    found: np.ndarray  # [N, P, 2]
+    points: np.ndarray  # where they are
+    errors: np.ndarray  # [N]: normalised mean error, as `losses.landmarks`
+
+
+def judged(trained: Trained, split: str) -> Judged:
+    """Raises `InputError` for a run that has other objectives than landmarks, or no such split."""
+    _check_landmarks(trained)
+    part: Any = getattr(trained.data, split)
+    if len(part.labels) == 0:
+        raise InputError(f"--split: {split!r} has no pictures in {trained.run.data.name!r}.")
+    found = _located(trained, part.images)
+    left, right = landmarks.points(part.labels.shape[1]).eyes
+    eyes = np.linalg.norm(part.labels[:, left] - part.labels[:, right], axis=-1)
+    errors = np.linalg.norm(found - part.labels, axis=-1).mean(1) / eyes
+    return Judged(part.images, found, part.labels, errors)
+
+
+def _check_landmarks(trained: Trained) -> None:
+    objective = trained.run.train.objective
+    if objective != "landmarks":
+        raise InputError(f"RUN: its train.objective is {objective!r}, not 'landmarks'.")
+
+
+def _located(trained: Trained, images: np.ndarray) -> np.ndarray:
+    """[N, P, 2] of images [N, H, W, C] uint8, in their pixels."""
+    run, problem = trained.run, trained.problem
+    moments = (trained.data.mean, trained.data.std, trained.data.covariance)
+
+    @jax.jit
+    def locate(state: State, images: jax.Array) -> jax.Array:
+        output, x = step.evaluate(run, problem, state, images, moments)  # type: ignore
+        half = np.array([x.shape[2], x.shape[1]]) / 2
+        found = output.reshape(len(images), -1, 2).astype(np.float32) * half + half - 0.5
+        return found - augment.evaluate_points(np.zeros(2), run.data, images.shape[1:])
+
+    parts = []
+    for start in range(0, len(images), transfer.BATCH):
+        part = images[start : start + transfer.BATCH]
+        more = ((0, transfer.BATCH - len(part)), *((0, 0),) * 3)  # one size, one program
+        parts.append(np.asarray(locate(trained.state, np.pad(part, more)))[: len(part)])
+    return np.concatenate(parts)
 
 
 class Shown(NamedTuple):

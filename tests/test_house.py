@@ -23,7 +23,18 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
+    *(
+        "config",
+        "experiment",
+        "landmarks",
+        "native",
+        "kernels",
+        "ops",
+        "models",
+        "weights",
+        "losses",
+        "optim",
+    ),
     *("compress", "transfer"),
     *("analysis", "published"),
     *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcnn import landmarks
 from jaxcnn.config import Data, InputError
 
 BACKGROUND = 0
@@ -75,7 +76,7 @@ def augment(
     else:
         images = _moved(keys, images, data)
     if "flip" in keys:
-        flip = jax.random.bernoulli(keys["flip"], 0.5, (batch,))
+        flip = _flipped(keys, batch)
         images = jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
     x = _unit(images)
     if "color" in keys:
@@ -84,6 +85,29 @@ def augment(
     if "noise" in keys:
         x += noise * jax.random.normal(keys["noise"], x.shape)
     return x
+
+
+def points(key: Array, points: Array, data: Data, shape: tuple[int, ...]) -> Array:
+    """Where the points of pictures of `shape` (H, W, C) are in what `augment` makes of them under
+    the same key: [B, P, 2], x, y in pixels. In a mirror they change places (landmarks.py).
+    """
+    keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(PURPOSES) if _on(data, name)}
+    batch = points.shape[0]
+    _, width, _ = image_shape(data, shape)
+    offset = _offset(keys, batch, data, shape[:2])
+    moved = points + data.pad + data.shift - offset[:, None, ::-1]
+    if "flip" not in keys:
+        return moved
+    mirrored = moved[:, jnp.array(landmarks.points(points.shape[1]).mirror)]
+    mirrored = mirrored * jnp.array([-1.0, 1.0]) + jnp.array([width - 1.0, 0.0])
+    return jnp.where(_flipped(keys, batch)[:, None, None], mirrored, moved)
+
+
+def evaluate_points(points: Array, data: Data, shape: tuple[int, ...]) -> Array:
+    """The same of `evaluate_view`."""
+    height, width, _ = image_shape(data, shape)
+    top, left = ((n + 2 * data.pad - m) // 2 for n, m in zip(shape, (height, width), strict=False))
+    return points + data.pad - jnp.array([left, top], jnp.float32)
 
 
 def scale_boxes(
@@ -171,17 +195,29 @@ def _moved(keys: Mapping[str, Array], images: Array, data: Data) -> Array:
     height, width, _ = image_shape(data, images.shape[1:])
     # Shift and crop are one slice of an image with `shift` more pixels of background around it.
     images = _pad(images, data.pad + data.shift)
+    if "shift" in keys or "crop" in keys:
+        offset = _offset(keys, batch, data, stored)
+        images = jax.vmap(
+            lambda image, at: lax.dynamic_slice(image, (*at, 0), (height, width, channels))
+        )(images, offset)
+    return images
+
+
+def _offset(keys: Mapping[str, Array], batch: int, data: Data, stored: Sequence[int]) -> Array:
+    """Where in the padded picture of stored size (H, W) the view begins: top, left, [B, 2]."""
+    height, width, _ = image_shape(data, (*stored, 1))
     offset = jnp.zeros((batch, 2), jnp.int32)
     if "shift" in keys:
         offset += jax.random.randint(keys["shift"], (batch, 2), 0, 2 * data.shift + 1)
     if "crop" in keys:
         slack = 2 * data.pad + jnp.array([stored[0] - height, stored[1] - width])
         offset += jax.random.randint(keys["crop"], (batch, 2), 0, slack[None, :] + 1)
-    if "shift" in keys or "crop" in keys:
-        images = jax.vmap(
-            lambda image, at: lax.dynamic_slice(image, (*at, 0), (height, width, channels))
-        )(images, offset)
-    return images
+    return offset
+
+
+def _flipped(keys: Mapping[str, Array], batch: int) -> Array:
+    """Which pictures are, [B]."""
+    return jax.random.bernoulli(keys["flip"], 0.5, (batch,))
 
 
 def _on(data: Data, purpose: str) -> bool:

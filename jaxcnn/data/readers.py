@@ -26,10 +26,13 @@ DECODE_AT_ONCE = 1000  # records a call: twice as fast as one by one
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """images [N, H, W, C] uint8, labels [N] int32."""
+    """images [N, H, W, C] uint8; labels [N] int32, or points float32 [N, P, 2]: x, y in pixels, the
+    middle of the first one at 0, 0. groups [N]: pictures of one are never in two parts of a split.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
 
 Source = tuple[dict[str, Split], tuple[str, ...]]  # the splits by name, the classes
@@ -67,11 +70,19 @@ def npz(path: Path) -> Source:
         raise InputError(f"{str(path)!r} is no .npz file of plain arrays.")
     parts = {key.rpartition("_")[0] for key in arrays}
     names = [n for n in SPLITS if n == "train" or n in parts]
-    needed = [f"{n}_{what}" for n in names for what in ("images", "labels")]
+    told = "points" if "points" in {key.rpartition("_")[2] for key in arrays} else "labels"
+    needed = [f"{n}_{what}" for n in names for what in ("images", told)]
     if missing := [key for key in needed if key not in arrays]:
         raise InputError(
             f"{str(path)!r} lacks {', '.join(missing)}; it holds {', '.join(arrays) or 'nothing'}."
         )
+    if told == "points":
+        splits = {
+            n: _with_points(n, *(arrays.get(f"{n}_{k}") for k in ("images", told, "groups")))
+            for n in names
+        }
+        count = splits["train"].labels.shape[1]
+        return splits, tuple(map(str, range(count)))
     splits = {n: as_split(n, arrays[f"{n}_images"], arrays[f"{n}_labels"]) for n in names}
     if "class_names" in arrays:
         return splits, tuple(str(c) for c in arrays["class_names"])
@@ -276,3 +287,21 @@ def as_split(name: str, images: np.ndarray, labels: np.ndarray) -> Split:
 
 def size(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def _with_points(
+    name: str, images: np.ndarray, points: np.ndarray, groups: np.ndarray | None
+) -> Split:
+    """Raises `InputError` for arrays that are not images and their points."""
+    whole = as_split(name, images, np.zeros(len(images), np.int32))
+    fine = points.ndim == 3 and points.shape[::2] == (len(images), 2)
+    if not fine or points.dtype.kind != "f" or not np.isfinite(points).all():
+        raise InputError(
+            f"the points of the {name} split must be finite floats [{len(images)}, P, 2]; found"
+            f" {points.dtype} {list(points.shape)}."
+        )
+    if groups is not None and groups.shape != (len(images),):
+        raise InputError(
+            f"the groups of the {name} split must be [{len(images)}]; found {list(groups.shape)}."
+        )
+    return Split(whole.images, points.astype(np.float32), groups)

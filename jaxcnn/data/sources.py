@@ -12,6 +12,9 @@ An array file may also hold validation_images, validation_labels and class_names
 uint8 [N, H, W] or [N, H, W, C]. A folder may also hold `validation/` or `val/`; its images are grey
 only if all are. `tfds:NAME` is TFDS's even where another row would come first (`tfds:mnist`).
 
+For points on faces there are train_points and test_points, float32 [N, P, 2] (x, y in pixels), in
+place of labels; train_groups [N] says whose pictures they are: validation is of other people.
+
 A source with a training split alone needs `data.test_per_class`: so many pictures of each class,
 drawn by `data.split_seed`, are its test split.
 
@@ -110,6 +113,8 @@ def _with_test(
 ) -> dict[str, Split]:
     """The pictures of the one split as train and test."""
     own, count = splits["train"], data.test_per_class
+    if own.labels.ndim > 1:
+        raise InputError(f"{data.name!r} has points, no classes; data.test_per_class is {count}.")
     if more := [name for name in splits if name != "train"]:
         raise InputError(
             f"{data.name!r} has a {more[0]} split of its own, and data.test_per_class is {count}."
@@ -140,6 +145,12 @@ def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> 
                 f"{name!r}: images must have one size; those of train are {readers.size(shape)},"
                 f" those of {split} {readers.size(part.images.shape[1:])}."
             )
+        if part.labels.ndim > 1:  # points
+            if part.labels.shape[1] != len(classes):
+                raise InputError(
+                    f"{name!r}: train has {len(classes)} points, {split} {part.labels.shape[1]}."
+                )
+            continue
         low, high = part.labels.min(), part.labels.max()
         if low < 0 or high >= len(classes):
             secret = " TFDS writes -1 where the label is secret." if low == -1 else ""
@@ -168,13 +179,22 @@ def _chosen(data: config.Data, splits: Mapping[str, Split], classes: tuple[str, 
     return kept, tuple(classes[k] for k in data.classes)
 
 
-def divided(data: config.Data, sizes: Mapping[str, int]) -> tuple[Part, Part, Part]:
+def divided(
+    data: config.Data, sizes: Mapping[str, int], groups: np.ndarray | None = None
+) -> tuple[Part, Part, Part]:
     """Which pictures of the stored splits, of so many each, are train, validation and test. One
-    seed, one order: a smaller training set is part of a larger one.
+    seed, one order: a smaller training set is part of a larger one. `groups` [N] of the training
+    split go into validation whole, as long as there is room for them.
     """
     rng = np.random.default_rng(data.split_seed)
     total = sizes["train"]
     order = rng.permutation(total)
+    held = data.validation_examples
+    if groups is not None:
+        names, group = np.unique(groups, return_inverse=True)
+        order = order[np.argsort(rng.permutation(len(names))[group[order]], kind="stable")]
+        ends = np.flatnonzero(np.diff(group[order], append=-1)) + 1
+        held = int(max((end for end in ends if end <= held), default=0))
     if "test" in sizes and "validation" in sizes:
         tested = "test"
         own = rng.permutation(sizes["validation"])[: data.validation_examples]
@@ -186,8 +206,8 @@ def divided(data: config.Data, sizes: Mapping[str, int]) -> tuple[Part, Part, Pa
                 f"data.validation_examples: {data.validation_examples} leaves nothing of the"
                 f" {total} training examples of {data.name!r}."
             )
-        validation = "train", order[: data.validation_examples]
-        order = order[data.validation_examples :]
+        validation = "train", order[:held]
+        order = order[held:]
     if data.train_examples is not None and data.train_examples > len(order):
         raise InputError(
             f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
@@ -199,7 +219,7 @@ def divided(data: config.Data, sizes: Mapping[str, int]) -> tuple[Part, Part, Pa
 
 def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
     sizes = {split: len(part.labels) for split, part in splits.items()}
-    (split, index), *others = divided(data, sizes)
+    (split, index), *others = divided(data, sizes, splits["train"].groups)
     if data.per_class is not None:
         index = _evenly(data, splits[split].labels[index], index)
     train, validation, test = (_take(splits[s], i) for s, i in ((split, index), *others))
@@ -220,7 +240,8 @@ def _evenly(data: config.Data, labels: np.ndarray, order: np.ndarray) -> np.ndar
 
 
 def _take(split: Split, index: np.ndarray) -> Split:
-    return Split(split.images[index], split.labels[index])
+    groups = None if split.groups is None else split.groups[index]
+    return Split(split.images[index], split.labels[index], groups)
 
 
 def resized(data: config.Data, split: Split) -> Split:
@@ -240,7 +261,8 @@ def resized(data: config.Data, split: Split) -> Split:
         part = split.images[i : i + 1000]
         mean = part.reshape(len(part), *cells).mean((2, 4), dtype=np.float32)
         images[i : i + 1000] = np.rint(mean)
-    return Split(images, split.labels)
+    labels = split.labels if split.labels.ndim == 1 else (split.labels + 0.5) / cell - 0.5
+    return Split(images, labels.astype(split.labels.dtype), split.groups)
 
 
 def _covariance(images: np.ndarray, mean: np.ndarray) -> np.ndarray:
