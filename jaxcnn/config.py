@@ -159,9 +159,9 @@ class Train:
 class Start:
     """Where the weights of layers come from, and which of them training moves (transfer.py).
 
-    The source run is this run on another data set: its model, optimiser and seed, and what is
-    below. Layers are named by patterns: 'C1', 'conv*'; a block's name stands for all in it, a
-    layer's for its batch normalisation too.
+    They are those of a source run, which is this run on another data set: its model, optimiser and
+    seed, and what is below; or of a file. Layers are named by patterns: 'C1', 'conv*'; a block's
+    name stands for all in it, a layer's for its batch normalisation too.
     """
 
     data: None | str = None  # data.name of the source run; None: there is none
@@ -170,6 +170,7 @@ class Start:
     epochs: float = 10.0  # its train.epochs
     steps: int | None = None  # its train.steps
     lr: float | None = None  # its optim.lr; None: this run's
+    weights: None | str = None  # a file of them (weights/), in the place of a source run
     layers: None | tuple[str, ...] = None  # taken over; None: all but the last
     rate: float = 1.0  # learning rate of the layers taken over, as a share of optim.lr
     freeze: tuple[str, ...] = ()  # layers that stay as they start, with or without a source
@@ -177,6 +178,11 @@ class Start:
     # the layer whose features take the place of the pixels.
     model: None | str = None
     features: None | str = None
+
+    @property
+    def on(self) -> bool:
+        """Whether something is taken over."""
+        return self.data is not None or self.weights is not None
 
 
 @dataclass(frozen=True)
@@ -366,6 +372,11 @@ def check(run: Run) -> None:
 
 def _check_start(run: Run) -> None:
     start, name = run.start, run.model.name
+    if start.data is not None and start.weights is not None:
+        raise InputError(
+            f"start.weights: {start.weights!r}; start.data is {start.data!r}, and only one of them"
+            " can be what the run starts from."
+        )
     if name not in CLASSICAL:
         for path in ("model", "features"):
             if getattr(start, path) is not None:
@@ -377,13 +388,15 @@ def _check_start(run: Run) -> None:
     for path in ("layers", "rate", "freeze"):
         if getattr(start, path) != getattr(Start(), path):
             raise InputError(f"start.{path}: {name} is fitted at once and has no layers to train.")
-    needed = {f"start.{path}": getattr(start, path) for path in ("data", "model", "features")}
+    needed = {"start.data": start.data or start.weights}
+    needed |= {f"start.{path}": getattr(start, path) for path in ("model", "features")}
     if start.model in CLASSICAL:
         raise InputError(f"start.model: {start.model!r} is fitted at once and has no layers.")
     missing = [path for path, value in needed.items() if value is None]
     if 0 < len(missing) < len(needed):
         raise InputError(
-            f"{missing[0]}: none; the features of a net need {', '.join(needed)}, all three."
+            f"{missing[0]}: none; the features of a net need start.data or start.weights,"
+            " start.model and start.features."
         )
 
 

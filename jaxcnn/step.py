@@ -104,9 +104,12 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
 
 def started(run: Run, problem: Problem, state: State, source: State) -> State:
     """`state` with the layers of `start.layers` as they are in `source`, weights and running
-    statistics; of arrays or of their shapes. Raises `InputError` where those differ.
+    statistics; of arrays or of their shapes. Raises `InputError` where those differ, and for a
+    pattern that names no layer.
     """
-    taken = transfer.taken(run.start, layers(run, problem))
+    met = layers(run, problem)
+    transfer.check(run.start, state.params, met, run.model.name)
+    taken = transfer.taken(run.start, met)
     params = transfer.replaced(state.params, source.params, taken)
     stats = transfer.replaced(state.batch_stats, source.batch_stats, taken)
     return dataclasses.replace(state, params=params, batch_stats=stats)
@@ -125,8 +128,9 @@ def _optimizer(
     whole = optim.optimizer(run.optim, values, problem.steps)
     if transfer.static(run.start) == Start():
         return whole
-    groups = transfer.groups(run.start, params, layers(run, problem), run.model.name)
-    return optim.grouped(whole, groups, run.start.rate)
+    met = layers(run, problem)
+    transfer.check(run.start, params, met, run.model.name)
+    return optim.grouped(whole, transfer.groups(run.start, params, met), run.start.rate)
 
 
 def epoch_order(run: Run, problem: Problem, values: Numbers, epoch: jax.Array) -> jax.Array:

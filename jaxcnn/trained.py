@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import config, ops, records, step, train, transfer
+from jaxcnn import config, ops, records, starts, step, train, transfer
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import augment, readers, sources
 from jaxcnn.data.sources import Dataset, Split
@@ -55,7 +55,7 @@ def load(folder: Path, data_dir: Path | None = None) -> Trained:
             f"data.name: {run.data.name!r} has changed since {folder} was trained (fingerprint"
             f" {data.fingerprint}, then {then})."
         )
-    return Trained(record, run, data, train.problem_of(run, data), train.final(folder, run, data))
+    return Trained(record, run, data, train.problem_of(run, data), starts.final(folder, run, data))
 
 
 def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
