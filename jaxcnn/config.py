@@ -174,6 +174,8 @@ class Start:
     layers: None | tuple[str, ...] = None  # taken over; None: all but the last
     rate: float = 1.0  # learning rate of the layers taken over, as a share of optim.lr
     freeze: tuple[str, ...] = ()  # layers that stay as they start, with or without a source
+    # Share of all steps after which those move after all, one by one, the last first; 0: never
+    thaw: float = 0.0
     # For models that are fitted at once: the source's net, which has this run's other knobs, and
     # the layer whose features take the place of the pixels.
     model: None | str = None
@@ -350,6 +352,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "start.steps": POSITIVE,
     "start.lr": ABOVE_0,
     "start.rate": ABOVE_0,
+    "start.thaw": SHARE,
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 
@@ -377,6 +380,8 @@ def _check_start(run: Run) -> None:
             f"start.weights: {start.weights!r}; start.data is {start.data!r}, and only one of them"
             " can be what the run starts from."
         )
+    if start.thaw and not start.freeze:
+        raise InputError(f"start.thaw: {start.thaw}; start.freeze names no layer to thaw.")
     if name not in CLASSICAL:
         for path in ("model", "features"):
             if getattr(start, path) is not None:
@@ -385,7 +390,7 @@ def _check_start(run: Run) -> None:
                     f" once: {', '.join(CLASSICAL)}. model.name is {name!r}."
                 )
         return
-    for path in ("layers", "rate", "freeze"):
+    for path in ("layers", "rate", "freeze", "thaw"):
         if getattr(start, path) != getattr(Start(), path):
             raise InputError(f"start.{path}: {name} is fitted at once and has no layers to train.")
     needed = {"start.data": start.data or start.weights}

@@ -225,6 +225,9 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     if count:
         updates = _held(updates, stage, count)
+    if run.start.thaw:
+        met = layers(run, problem)
+        updates = transfer.held(run.start, updates, met, state.step, problem.steps)
     params = optax.apply_updates(state.params, updates)
     return State(state.step + 1, params, batch_stats, opt_state), sums
 

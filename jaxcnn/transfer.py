@@ -100,9 +100,10 @@ def static(start: Start) -> Start:
     """What of it decides the program: equal for runs that share one. Where the weights come from
     does not, and `Start()` is a program without any of this.
     """
+    held = Start(freeze=start.freeze, thaw=start.thaw)
     if not start.on or start.rate == 1:
-        return Start(freeze=start.freeze)
-    return Start(data="", layers=start.layers, rate=start.rate, freeze=start.freeze)
+        return held
+    return dataclasses.replace(held, data="", layers=start.layers, rate=start.rate)
 
 
 def check(start: Start, params: Any, layers: Sequence[str], model: str) -> None:
@@ -118,16 +119,36 @@ def check(start: Start, params: Any, layers: Sequence[str], model: str) -> None:
 
 
 def groups(start: Start, params: Any, layers: Sequence[str]) -> Any:
-    """A tree like params of 'frozen', 'taken' and 'free', for `optim.grouped`."""
+    """A tree like params of 'frozen', 'taken' and 'free', for `optim.grouped`; what thaws is not
+    'frozen'.
+    """
     slower = taken(start, layers) if start.on else lambda path: False
 
     def group(path: Any, _: Any) -> str:
         name = layer_of(_path(path))
-        if matches(name, start.freeze):
+        if matches(name, start.freeze) and not start.thaw:
             return "frozen"
         return "taken" if slower(name) else "free"
 
     return jax.tree_util.tree_map_with_path(group, params)
+
+
+def held(start: Start, updates: Any, layers: Sequence[str], step: jax.Array, steps: int) -> Any:
+    """The updates of step `step` of `steps`, zero in the layers that have not thawed: gradual
+    unfreezing, Howard, Ruder 2018, Universal language model fine-tuning for text classification,
+    ACL, section 3.3. Momentum gathers before.
+    """
+    frozen = [name for name in layers if matches(name, start.freeze)]
+
+    def own(path: Any, update: jax.Array) -> jax.Array:
+        name = layer_of(_path(path))
+        if not matches(name, start.freeze):
+            return update
+        behind = frozen[frozen.index(name) :] if name in frozen else frozen
+        at = round(start.thaw * steps * len(behind) / max(1, len(frozen)))
+        return jnp.where(step >= at, update, jnp.zeros_like(update))
+
+    return jax.tree_util.tree_map_with_path(own, updates)
 
 
 def replaced(tree: Any, source: Any, taken: Callable[[str], bool]) -> Any:

@@ -159,6 +159,25 @@ def test_a_frozen_layer_does_not_move_and_a_free_one_does(optimizer: str) -> Non
     assert layers_at_rest(frozen) == {"C1", "C1_bn", "F6"}
 
 
+def test_frozen_layers_thaw_one_by_one_the_last_first() -> None:
+    run = override(NET, {"start.freeze": ("C*",), "start.thaw": 0.6})
+    values, (x, y) = step.numbers(run), batch()
+    one = jax.jit(lambda s: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values)[0])
+    state, moves = step.init_state(run, PROBLEM, values), []
+    for _ in range(PROBLEM.steps):
+        before, state = state, one(state)
+        found = still(before, state)
+        moves.append({n for n in ("C1", "C3", "C5", "F6") if not found[f"{n}/kernel"]})
+        assert found["C1_bn/mean"] and found["C3_bn/var"]  # these stay
+    assert (
+        moves
+        == [{"F6"}] * 2
+        + [{"C5", "F6"}] * 2
+        + [{"C3", "C5", "F6"}] * 2
+        + [{"C1", "C3", "C5", "F6"}] * 4
+    )
+
+
 def test_a_frozen_layer_normalises_as_in_evaluation() -> None:
     """By the statistics that stay: with all frozen, training sees what evaluation sees."""
     run = override(NET, {"start.freeze": ("*",), "model.dropout": 0.0})
@@ -421,6 +440,7 @@ def test_a_machine_on_features_is_the_library_s_on_features_made_by_hand(
         ),
         ({"start.data": "mnist", **SVM, "model.gamma": 1.0}, "model.gamma: svm_linear has no such"),
         ({"start.rate": 0.0}, "start.rate: 0.0 is not allowed"),
+        ({"start.thaw": 0.5}, "start.thaw: 0.5; start.freeze names no layer"),
         ({"data.classes": (1,)}, "data.classes: .* two or more different numbers"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
