@@ -188,9 +188,9 @@ class Compress:
 class Start:
     """Where the weights of layers come from, and which of them training moves (transfer.py).
 
-    The source run is this run on another data set: its model, optimiser and seed, and what is
-    below. Layers are named by patterns: 'C1', 'conv*'; a block's name stands for all in it, a
-    layer's for its batch normalisation too.
+    They are those of a source run, which is this run on another data set: its model, optimiser and
+    seed, and what is below; or of a file. Layers are named by patterns: 'C1', 'conv*'; a block's
+    name stands for all in it, a layer's for its batch normalisation too.
     """
 
     data: None | str = None  # data.name of the source run; None: there is none
@@ -199,13 +199,21 @@ class Start:
     epochs: float = 10.0  # its train.epochs
     steps: int | None = None  # its train.steps
     lr: float | None = None  # its optim.lr; None: this run's
+    weights: None | str = None  # a file of them (weights/), in the place of a source run
     layers: None | tuple[str, ...] = None  # taken over; None: all but the last
     rate: float = 1.0  # learning rate of the layers taken over, as a share of optim.lr
     freeze: tuple[str, ...] = ()  # layers that stay as they start, with or without a source
+    # Share of all steps after which those move after all, one by one, the last first; 0: never
+    thaw: float = 0.0
     # For models that are fitted at once: the source's net, which has this run's other knobs, and
     # the layer whose features take the place of the pixels.
     model: None | str = None
     features: None | str = None
+
+    @property
+    def on(self) -> bool:
+        """Whether something is taken over."""
+        return self.data is not None or self.weights is not None
 
 
 @dataclass(frozen=True)
@@ -386,6 +394,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "start.steps": POSITIVE,
     "start.lr": ABOVE_0,
     "start.rate": ABOVE_0,
+    "start.thaw": SHARE,
     "seed": (lambda v: 0 <= v < 2**31, "in [0, 2^31)"),
 }
 
@@ -435,6 +444,13 @@ def check(run: Run) -> None:
 
 def _check_start(run: Run) -> None:
     start, name = run.start, run.model.name
+    if start.data is not None and start.weights is not None:
+        raise InputError(
+            f"start.weights: {start.weights!r}; start.data is {start.data!r}, and only one of them"
+            " can be what the run starts from."
+        )
+    if start.thaw and not start.freeze:
+        raise InputError(f"start.thaw: {start.thaw}; start.freeze names no layer to thaw.")
     if name not in CLASSICAL:
         for path in ("model", "features"):
             if getattr(start, path) is not None:
@@ -443,16 +459,18 @@ def _check_start(run: Run) -> None:
                     f" once: {', '.join(CLASSICAL)}. model.name is {name!r}."
                 )
         return
-    for path in ("layers", "rate", "freeze"):
+    for path in ("layers", "rate", "freeze", "thaw"):
         if getattr(start, path) != getattr(Start(), path):
             raise InputError(f"start.{path}: {name} is fitted at once and has no layers to train.")
-    needed = {f"start.{path}": getattr(start, path) for path in ("data", "model", "features")}
+    needed = {"start.data": start.data or start.weights}
+    needed |= {f"start.{path}": getattr(start, path) for path in ("model", "features")}
     if start.model in CLASSICAL:
         raise InputError(f"start.model: {start.model!r} is fitted at once and has no layers.")
     missing = [path for path, value in needed.items() if value is None]
     if 0 < len(missing) < len(needed):
         raise InputError(
-            f"{missing[0]}: none; the features of a net need {', '.join(needed)}, all three."
+            f"{missing[0]}: none; the features of a net need start.data or start.weights,"
+            " start.model and start.features."
         )
 
 

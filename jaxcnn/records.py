@@ -1,6 +1,7 @@
 """One folder a run: append-only lines and small JSON files, the only thing that reports read.
 
-    run.json        the resolved config and where it ran: commit, versions, device, data, command
+    run.json        the resolved config and where it ran: commit, versions, device, data, command;
+                    of what it started from, the data or the hash of the file
     metrics.jsonl   one row a point of the curve:
                     {"step": 50, "batch": M, "train": M, "validation": M, "seconds": 1.2,
                     "step_seconds": 0.02}: in all, and of each step since the last point, a run's

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn import experiment, findings, records
-from jaxcnn.config import InputError, Run
+from jaxcnn.config import InputError, Run, get
 from jaxcnn.experiment import Experiment
 from jaxcnn.findings import Read
 from jaxcnn.records import Record
@@ -148,11 +148,13 @@ def _text(exp: Experiment, launch: Launch, used: Mapping[tuple[str, Run], Record
     for (arm, run), label in labels.items():
         if (record := used.get((arm, run))) is None:
             continue
-        if Path(run.data.name).is_absolute():
-            raise InputError(
-                f"data.name: {run.data.name!r} is a path of this machine, which no committed"
-                " record may hold."
-            )
+        for path in ("data.name", "start.data", "start.weights"):
+            name = get(run, path)
+            if name is not None and Path(name).is_absolute():
+                raise InputError(
+                    f"{path}: {name!r} is a path of this machine, which no committed record may"
+                    " hold."
+                )
         info = dict(record.info)
         config = {k: v for k, v in info["config"].items() if k != "seed"}
         setting = {k: info.pop(k) for k in OF_SETTING if k in info} | {"config": config}

@@ -106,8 +106,8 @@ def _resolved(run: config.Run) -> dict[str, str]:
         group, _, name = path.rpartition(".")
         if group == "model" and name in KNOBS and value == "paper":
             value = f"{own[name]} (paper)" if name in own else NO_KNOB
-        freezes = name == "freeze" and run.start.freeze
-        off = group == "start" and run.start.data is None and not freezes
+        freezes = name in ("freeze", "thaw") and run.start.freeze
+        off = group == "start" and not run.start.on and not freezes
         if off or not config.concerns(path, run.model.name):
             value = NO_KNOB
         out[path] = str(value)

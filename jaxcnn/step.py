@@ -109,9 +109,12 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
 
 def started(run: Run, problem: Problem, state: State, source: State) -> State:
     """`state` with the layers of `start.layers` as they are in `source`, weights and running
-    statistics; of arrays or of their shapes. Raises `InputError` where those differ.
+    statistics; of arrays or of their shapes. Raises `InputError` where those differ, and for a
+    pattern that names no layer.
     """
-    taken = transfer.taken(run.start, layers(run, problem))
+    met = layers(run, problem)
+    transfer.check(run.start, state.params, met, run.model.name)
+    taken = transfer.taken(run.start, met)
     params = transfer.replaced(state.params, source.params, taken)
     stats = transfer.replaced(state.batch_stats, source.batch_stats, taken)
     return dataclasses.replace(state, params=params, batch_stats=stats)
@@ -130,8 +133,9 @@ def _optimizer(
     whole = optim.optimizer(run.optim, values, problem.steps)
     if transfer.static(run.start) == Start():
         return whole
-    groups = transfer.groups(run.start, params, layers(run, problem), run.model.name)
-    return optim.grouped(whole, groups, run.start.rate)
+    met = layers(run, problem)
+    transfer.check(run.start, params, met, run.model.name)
+    return optim.grouped(whole, transfer.groups(run.start, params, met), run.start.rate)
 
 
 def labels(run: Run, problem: Problem, count: int) -> jax.ShapeDtypeStruct:
@@ -237,6 +241,9 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     if count:
         updates = _held(updates, stage, count)
+    if run.start.thaw:
+        met = layers(run, problem)
+        updates = transfer.held(run.start, updates, met, state.step, problem.steps)
     params = optax.apply_updates(state.params, updates)
     done = state.step + 1
     params = compress.constrained(

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,21 +23,22 @@ from jaxcnn import (
     config,
     feeds,
     memory,
-    ops,
     probes,
     provenance,
     records,
     sharding,
+    starts,
     step,
     transfer,
     weights,
 )
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.cohorts import Carry, Program
+from jaxcnn.cohorts import Carry
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import sources, streamed
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
+from jaxcnn.starts import is_fitted, problem_of
 from jaxcnn.step import Problem
 from jaxcnn.wave import Interrupted, Tick, Wave, stacked
 
@@ -58,33 +59,6 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, P
     return {data: loaded[stored(data)] for data in wanted}
 
 
-def problem_of(run: Run, data: Pictures) -> Problem:
-    """Raises `InputError` for a run that its data cannot feed."""
-    n = data.sizes["train"]
-    if not _fitted(run) and config.batch_size(run) > n:
-        raise InputError(
-            f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
-            f" of {run.data.name}."
-        )
-    if run.train.eval_train_examples > n:
-        raise InputError(
-            f"train.eval_train_examples: {run.train.eval_train_examples} is larger than the {n}"
-            f" training examples of {run.data.name}."
-        )
-    told, asked = _has_points(data), run.train.objective == "landmarks"
-    if told != asked:
-        found = "the points of faces" if told else "classes"
-        raise InputError(
-            f"train.objective: {run.train.objective!r} is not of {run.data.name!r}, whose pictures"
-            f" have {found}."
-        )
-    return Problem(data.image_shape, len(data.classes), n, config.total_steps(run, n))
-
-
-def _has_points(data: Pictures) -> bool:
-    return isinstance(data, Dataset) and data.train.labels.ndim > 1
-
-
 def examples(data: Pictures, run: Run, problem: Problem) -> int:
     """How many stand on a device: of training, validation and test, or of a stream's chunk."""
     return feeds.rows(run, problem) if run.data.stream else sum(data.sizes.values())
@@ -98,25 +72,21 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Pictures]) -> None:
     def kind(run: Run) -> Any:
         """Equal for runs of one program that start from runs of one program."""
         source = transfer.source(run)
-        return step.static(run), run.start.features, source and step.static(source)
+        own = (run.start.features, run.start.weights, run.start.layers)
+        return step.static(run), own, source and step.static(source)
 
     for run, *_ in cohorts.group(runs, kind):
         problem, source = problem_of(run, datasets[run.data]), transfer.source(run)
-        theirs = None if source is None else problem_of(source, datasets[source.data])
-        if _fitted(run):
-            classical.check(run, _whole(datasets[run.data]), _feature_size(run, source, theirs))
+        if run.start.weights is not None:
+            starts.net({}, datasets, run)
+        if is_fitted(run):
+            whole = _whole(datasets[run.data])
+            classical.check(run, whole, starts.feature_size(run, problem))
             continue
         state, _ = trace(run, problem)
-        if source is not None and theirs is not None:
-            step.started(run, problem, state, trace(source, theirs)[0])
-
-
-def _feature_size(run: Run, source: Run | None, problem: Problem | None) -> int | None:
-    """How many numbers `start.features` gives of a picture."""
-    if source is None or problem is None:
-        return None
-    found = transfer.shapes(step.module(source, problem, {}), step.seen(source, problem))
-    return math.prod(ops.lookup(found, run.start.features, "start.features"))
+        if source is not None:
+            theirs, _ = trace(source, problem_of(source, datasets[source.data]))
+            step.started(run, problem, state, theirs)
 
 
 def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
@@ -145,7 +115,7 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
 
 def parameters(run: Run, problem: Problem) -> int | None:
     """How many trainable numbers the run's model has; None where only the fit will tell."""
-    return None if _fitted(run) else _parameters(step.static(run), problem)
+    return None if is_fitted(run) else _parameters(step.static(run), problem)
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,12 +158,12 @@ def train(
                     held_elsewhere = False
                     runs = {f: pending[f] for f in wave}
                     infos = {
-                        f: {**labels[f], **shared, **_source_data(run, datasets)}
+                        f: {**labels[f], **shared, **starts.about(run, datasets)}
                         for f, run in runs.items()
                     }
                     data = datasets[next(iter(runs.values())).data]
-                    begin = functools.partial(_source, sources or {}, datasets)
-                    if _fitted(next(iter(runs.values()))):
+                    begin = functools.partial(starts.net, sources or {}, datasets)
+                    if is_fitted(next(iter(runs.values()))):
                         yield from _fit(runs, infos, _whole(data), begin, stop)
                         continue
                     with memory.explained(_name(wave), runs[wave[0]]):
@@ -230,17 +200,17 @@ def test(
             wave = group[i : i + width]
             runs = [todo[f] for f in wave]
             data = datasets[runs[0].data]
-            if _fitted(runs[0]):
+            if is_fitted(runs[0]):
                 whole = _whole(data)
                 for folder, run in zip(wave, runs, strict=True):
-                    see = _see(run, functools.partial(_source, sources or {}, datasets))
+                    see = starts.see(run, functools.partial(starts.net, sources or {}, datasets))
                     means = classical.means(classical.fit(run, whole, see), whole.test)
                     records.write_json(folder / "test.json", means)
                     yield Tick(folder, 1)
                 continue
             with memory.explained(_name(wave), runs[0]):
-                program, like = _program(runs[0], data, mesh)
-                carries = [_final(folder, like) for folder in wave]
+                program, like = starts.program(runs[0], data, mesh)
+                carries = [starts.final_carry(folder, like) for folder in wave]
                 state = stacked(mesh, carries, width).state
                 problem = problem_of(runs[0], data)
                 unread: list[tuple[str, str]] = []
@@ -254,62 +224,6 @@ def test(
                 yield Tick(folder, 0, note=records.add_unreadable(folder, unread))
 
 
-def final(folder: Path, run: Run, data: Pictures) -> step.State:
-    """The state of a finished run at its last step."""
-    _, like = _program(run, data, sharding.make_mesh(1, 1))
-    return _final(folder, like).state
-
-
-class Net(NamedTuple):
-    """A source run's: how it is built, and its state at the last step."""
-
-    run: Run
-    problem: Problem
-    state: step.State
-
-
-def _source(
-    sources: Mapping[Run, Path], datasets: Mapping[config.Data, Pictures], run: Run
-) -> Net | None:
-    """Of the run's source; None where it has none. Raises `InputError` where that has no weights to
-    give, or was trained on other data than there are now.
-    """
-    source = transfer.source(run)
-    if source is None:
-        return None
-    folder, data = sources[source], datasets[source.data]
-    record = records.read(folder)
-    if record is None or record.result is None:
-        raise RuntimeError(f"{folder}: the source run is not finished.")
-    if record.diverged:
-        raise InputError(
-            f"start.lr: {source.optim.lr}; the source run {folder} diverged at step"
-            f" {record.result['step']} and has no weights to start from."
-        )
-    if record.info["data"]["fingerprint"] != data.fingerprint:
-        raise InputError(
-            f"start.data: {source.data.name!r} has changed since {folder} was trained (fingerprint"
-            f" {data.fingerprint}, then {record.info['data']['fingerprint']}). Move that folder"
-            " away, or name another with --out."
-        )
-    return Net(source, problem_of(source, data), final(folder, source, data))
-
-
-def _source_data(run: Run, datasets: Mapping[config.Data, Pictures]) -> dict[str, str]:
-    source = transfer.source(run)
-    return {} if source is None else {"source_data": datasets[source.data].fingerprint}
-
-
-def _see(run: Run, begin: Callable[[Run], Net | None]) -> classical.See | None:
-    """What a model that is fitted at once sees in place of pixels; None for the pixels."""
-    layer, net = run.start.features, begin(run)
-    if layer is None or net is None:
-        return None
-    model = step.module(net.run, net.problem, {})
-    variables = {"params": net.state.params, "batch_stats": net.state.batch_stats}
-    return lambda images: transfer.features(model, variables, images, layer)
-
-
 def _plan(
     group: list[Path],
     jobs: Mapping[Path, Run],
@@ -321,7 +235,7 @@ def _plan(
     """The width of a cohort's waves, and their mesh."""
     run = jobs[group[0]]
     data = datasets[run.data]
-    if _fitted(run):
+    if is_fitted(run):
         return sharding.plan(len(group), at_once)
     problem = problem_of(run, data)
     name, n = _name(group), examples(data, run, problem)
@@ -349,11 +263,6 @@ def _claim(
     return wave, []
 
 
-def _fitted(run: Run) -> bool:
-    """Whether the run's model is fitted at once, not trained by steps."""
-    return run.model.name in config.CLASSICAL
-
-
 def _whole(data: Pictures) -> Dataset:
     assert isinstance(data, Dataset)  # `config.check`: what takes pictures from memory has them
     return data
@@ -370,7 +279,7 @@ def _fit(
     runs: dict[Path, Run],
     infos: dict[Path, dict[str, Any]],
     data: Dataset,
-    begin: Callable[[Run], Net | None],
+    begin: Callable[[Run], starts.Net | None],
     stop: Callable[[], bool],
 ) -> Iterator[Tick]:
     """Fit the runs one after the other. A fit is done or has not begun, so nothing is saved on the
@@ -381,7 +290,7 @@ def _fit(
             raise Interrupted
         yield Tick(folder, 0)
         began = time.monotonic()
-        fitted = classical.fit(run, data, _see(run, begin))
+        fitted = classical.fit(run, data, starts.see(run, begin))
         n = run.train.eval_train_examples
         row: dict[str, Any] = {"step": 1}
         row["train"] = classical.means(fitted, Split(data.train.images[:n], data.train.labels[:n]))
@@ -402,12 +311,12 @@ def _resume(
     data: Pictures,
     mesh: Any,
     width: int,
-    begin: Callable[[Run], Net | None],
+    begin: Callable[[Run], starts.Net | None],
     stop: Callable[[], bool],
     checkpoint_seconds: float,
 ) -> Iterator[Tick]:
     """Train the runs from their newest checkpoints, those of equal step side by side."""
-    program, like = _program(next(iter(runs.values())), data, mesh)
+    program, like = starts.program(next(iter(runs.values())), data, mesh)
     with contextlib.ExitStack() as stack:
         disks: dict[Path, Checkpoints] = {}
         found: dict[Path, tuple[int, Carry | None]] = {}
@@ -435,33 +344,8 @@ def _resume(
             )
             carries = [c for f in equal if (c := found[f][1]) is not None]
             if at < 0:
-                carries = _started(wave, begin)
+                carries = starts.carries(wave, begin)
             yield from wave.run(at, carries)
-
-
-def _started(wave: Wave, begin: Callable[[Run], Net | None]) -> list[Carry]:
-    """The runs' carries before the first step; [] where they start from no other's weights."""
-    nets = [begin(run) for run in wave.runs]
-    if not any(nets):
-        return []
-    mesh = wave.program.mesh
-    values = sharding.put(mesh, cohorts.stack(wave.padded), "run")
-    whole = jax.device_get(wave.program.init(values))
-    out = []
-    for i, (run, net) in enumerate(zip(wave.runs, nets, strict=True)):
-        carry = jax.tree.map(lambda a, i=i: a[i], whole)
-        if net is not None:
-            carry = carry._replace(state=step.started(run, wave.problem, carry.state, net.state))
-        out.append(carry)
-    return out
-
-
-def _program(run: Run, data: Pictures, mesh: Any) -> tuple[Program, Carry]:
-    """The program of a run's cohort, and one run's carry in the abstract."""
-    program = cohorts.program(step.static(run), problem_of(run, data), mesh)
-    devices = mesh.shape["run"]
-    many = jax.eval_shape(program.init, cohorts.stack([run] * devices))
-    return program, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), many)
 
 
 def _begin(
@@ -477,27 +361,21 @@ def _begin(
             "config": config.to_dict(run),
             "digest": config.digest(run),
             "steps": problem.steps,
-            "parameters": size if _fitted(run) else parameters(run, problem),
+            "parameters": size if is_fitted(run) else parameters(run, problem),
             "data": {"fingerprint": data.fingerprint, **data.sizes, "classes": len(data.classes)},
         }
         records.write_json(folder / "run.json", {**info, **about})
+    elif any(old.info.get(key) != info.get(key) for key in starts.ABOUT):
+        raise InputError(
+            f"start: what {folder} started from has changed since. Move that folder away, or name"
+            " another with --out."
+        )
     elif old.info["data"]["fingerprint"] != data.fingerprint:
         raise InputError(
             f"data.name: {run.data.name!r} has changed since {folder} was begun (fingerprint"
             f" {data.fingerprint}, then {old.info['data']['fingerprint']}). Move that folder away,"
             " or name another with --out."
         )
-
-
-def _final(folder: Path, like: Carry) -> Carry:
-    disk = Checkpoints(folder)
-    at, carry, complaints = disk.restore(like)
-    disk.close()
-    record = records.read(folder)
-    if carry is None or record is None or record.result is None or at != record.result["step"]:
-        why = "; ".join(complaints) or "no checkpoint of the last step"
-        raise RuntimeError(f"{folder}: {why}. Move the folder away to train the run afresh.")
-    return carry
 
 
 def _diverged(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import config, landmarks, ops, records, step, train, transfer
+from jaxcnn import config, landmarks, ops, records, starts, step, train, transfer
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import augment, pictures, readers, sources
 from jaxcnn.data.pictures import Unreadable
@@ -57,7 +57,7 @@ def load(folder: Path, data_dir: Path | None = None) -> Trained:
             f"data.name: {run.data.name!r} has changed since {folder} was trained (fingerprint"
             f" {data.fingerprint}, then {then})."
         )
-    return Trained(record, run, data, train.problem_of(run, data), train.final(folder, run, data))
+    return Trained(record, run, data, train.problem_of(run, data), starts.final(folder, run, data))
 
 
 def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:

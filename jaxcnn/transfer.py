@@ -32,14 +32,22 @@ Shape = tuple[int, ...]
 # Source runs ------------------------------------------------------------------------------------
 
 
+def net(run: Run) -> Run:
+    """The run with the model whose weights it starts from, and no start: what is fitted at once has
+    its own knobs, the net the rest.
+    """
+    model = run.model
+    if run.start.model is not None:
+        own = {knob: "paper" for knobs in CLASSICAL.values() for knob in knobs}
+        model = dataclasses.replace(model, name=run.start.model, **own)
+    return dataclasses.replace(run, model=model, start=Start(), compress=Compress())
+
+
 def source(run: Run) -> Run | None:
     """The run whose net `run` starts from, or has its features of; None where there is none."""
-    start, model = run.start, run.model
+    start = run.start
     if start.data is None:
         return None
-    if start.model is not None:  # what is fitted has its own knobs; the net keeps the rest
-        own = {knob: "paper" for knobs in CLASSICAL.values() for knob in knobs}
-        model = dataclasses.replace(model, name=start.model, **own)
     changes = {
         "data.name": start.data,
         "data.classes": start.classes,
@@ -51,8 +59,7 @@ def source(run: Run) -> Run | None:
         "train.steps": start.steps,
         "train.probes": (),
     }
-    plain = dataclasses.replace(run, model=model, start=Start(), compress=Compress())
-    return config.override(plain, changes)
+    return config.override(net(run), changes)
 
 
 def with_sources(runs: Iterable[Run]) -> list[Run]:
@@ -94,18 +101,15 @@ def static(start: Start) -> Start:
     """What of it decides the program: equal for runs that share one. Where the weights come from
     does not, and `Start()` is a program without any of this.
     """
-    slower = start.data is not None and start.rate != 1
-    if not slower:
-        return Start(freeze=start.freeze)
-    return Start(data="", layers=start.layers, rate=start.rate, freeze=start.freeze)
+    held = Start(freeze=start.freeze, thaw=start.thaw)
+    if not start.on or start.rate == 1:
+        return held
+    return dataclasses.replace(held, data="", layers=start.layers, rate=start.rate)
 
 
-def groups(start: Start, params: Any, layers: Sequence[str], model: str) -> Any:
-    """A tree like params of 'frozen', 'taken' and 'free', for `optim.grouped`.
-
-    Raises `InputError` for a pattern that names no layer of the model.
-    """
-    known = dict.fromkeys([*layers, *(_layer(p) for p, _ in _leaves(params))])
+def check(start: Start, params: Any, layers: Sequence[str], model: str) -> None:
+    """Raise `InputError` for a pattern that names no layer of the model."""
+    known = dict.fromkeys([*layers, *(layer_of(path) for path, _ in leaves(params))])
     for field in ("freeze", "layers"):
         for pattern in getattr(start, field) or ():
             if not any(matches(name, [pattern]) for name in known):
@@ -113,26 +117,50 @@ def groups(start: Start, params: Any, layers: Sequence[str], model: str) -> Any:
                     f"start.{field}: {pattern!r} is no layer of"
                     f" {model}.{config.suggest(pattern, known)} The layers: {', '.join(known)}."
                 )
-    slower = taken(start, layers) if start.data is not None else lambda path: False
+
+
+def groups(start: Start, params: Any, layers: Sequence[str]) -> Any:
+    """A tree like params of 'frozen', 'taken' and 'free', for `optim.grouped`; what thaws is not
+    'frozen'.
+    """
+    slower = taken(start, layers) if start.on else lambda path: False
 
     def group(path: Any, _: Any) -> str:
-        name = _layer(_path(path))
-        if matches(name, start.freeze):
+        name = layer_of(_path(path))
+        if matches(name, start.freeze) and not start.thaw:
             return "frozen"
         return "taken" if slower(name) else "free"
 
     return jax.tree_util.tree_map_with_path(group, params)
 
 
+def held(start: Start, updates: Any, layers: Sequence[str], step: jax.Array, steps: int) -> Any:
+    """The updates of step `step` of `steps`, zero in the layers that have not thawed: gradual
+    unfreezing, Howard, Ruder 2018, Universal language model fine-tuning for text classification,
+    ACL, section 3.3. Momentum gathers before.
+    """
+    frozen = [name for name in layers if matches(name, start.freeze)]
+
+    def own(path: Any, update: jax.Array) -> jax.Array:
+        name = layer_of(_path(path))
+        if not matches(name, start.freeze):
+            return update
+        behind = frozen[frozen.index(name) :] if name in frozen else frozen
+        at = round(start.thaw * steps * len(behind) / max(1, len(frozen)))
+        return jnp.where(step >= at, update, jnp.zeros_like(update))
+
+    return jax.tree_util.tree_map_with_path(own, updates)
+
+
 def replaced(tree: Any, source: Any, taken: Callable[[str], bool]) -> Any:
     """`tree` with the leaves of the layers that are `taken` as they are in `source`; of arrays or
     of their shapes. Raises `InputError` for one that is of another shape there.
     """
-    theirs = dict(_leaves(source))
+    theirs = dict(leaves(source))
 
     def choose(path: Any, ours: Any) -> Any:
         name = _path(path)
-        if not taken(_layer(name)):
+        if not taken(layer_of(name)):
             return ours
         if name not in theirs or theirs[name].shape != ours.shape:
             found = theirs[name].shape if name in theirs else "missing"
@@ -145,7 +173,8 @@ def replaced(tree: Any, source: Any, taken: Callable[[str], bool]) -> Any:
     return jax.tree_util.tree_map_with_path(choose, tree)
 
 
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """(path, array) of each, 'conv1_bn/scale'."""
     return [(_path(p), leaf) for p, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -153,7 +182,7 @@ def _path(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _layer(path: str) -> str:
+def layer_of(path: str) -> str:
     """The layer of a parameter: 'conv1' of 'conv1_bn/scale'."""
     layer, _, leaf = path.rpartition("/")
     return (layer or leaf).removesuffix(NORM)

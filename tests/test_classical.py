@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import SVC
 
 from jaxcnn import classical, experiment, findings, records, report, show, sweep, train
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train, override
@@ -127,6 +129,20 @@ def test_the_quadratic_classifier_has_all_products_of_40_components(data: Datase
     features = 40 + 40 * 41 // 2
     assert classical.parameters(fitted) == 40 * 784 + 784 + 40 + 10 * features + 10
     assert classical.means(fitted, data.train)["error"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["svm_linear", "logistic"])
+def test_linear_machines_see_standardised_pixels(name: str, data: Dataset) -> None:
+    run = override(FIT, {"model.name": name, "model.penalty": 0.003})
+    x, v = flat(data, data.train), flat(data, data.validation)
+    mean, std = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1)
+    models = {"svm_linear": SVC(C=0.003, kernel="linear"), "logistic": LogisticRegression(C=0.003)}
+    machine = models[name].fit((x - mean) / std, data.train.labels)
+    wrong = machine.predict((v - mean) / std) != data.validation.labels
+    assert 0.05 < error(run, data) < 0.6
+    assert error(run, data) == pytest.approx(wrong.mean(), abs=0.011)
+    rows = {"svm_linear": 45, "logistic": 10}[name]  # a pair of classes has one, or a class
+    assert classical.parameters(classical.fit(run, data)) == rows * 785 + 2 * 784
 
 
 @pytest.mark.parametrize(

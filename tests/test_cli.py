@@ -26,7 +26,7 @@ def test_help_answers_everywhere(command: Launch) -> None:
         code, out, _ = command(*arguments)
         assert code == 0 and "python launch.py run relu_vs_sigmoid --preset quick" in out
     commands = ("list", "show", "run", "report", "collect", "prepare", "evaluate", "table", "plot")
-    for name in (*commands, "status", "cancel", "export", "predict"):
+    for name in (*commands, "status", "cancel", "export", "predict", "features", "landmarks"):
         code, out, _ = command(name, "--help")
         assert code == 0 and "usage: launch.py" in out
         assert name == "list" or "Example: python launch.py" in out

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_step import MLP, MOMENTS, PROBLEM, batches
 
-from jaxcnn import compress, config, records, step, sweep, train, weights
+from jaxcnn import compress, config, records, starts, step, sweep, train, weights
 from jaxcnn.config import Compress, InputError, Run, override
 from jaxcnn.experiment import Experiment, Measure
 from jaxcnn.stats import value
@@ -218,7 +218,7 @@ def test_a_compressed_run_s_size_is_that_of_its_file(tmp_path: Path) -> None:
     }
     assert size["dense"] == 4 * (784 * 30 + 30 + 30 * 10 + 10)
     folder, run = found["deep"]
-    state = train.final(folder, run, data[run.data])
+    state = starts.final(folder, run, data[run.data])
     path = tmp_path / "small.packed"
     weights.save(path, {"params": state.params})
     assert path.stat().st_size == size["deep"]

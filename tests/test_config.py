@@ -18,6 +18,9 @@ def test_override_takes_values_and_the_command_line_s_words_alike() -> None:
         "optim.milestones": (0.5,),
         "model.pool_window": 3,
         "model.dropout": "paper",
+        "start.data": None,
+        "start.layers": ("C1", "conv*"),
+        "data.classes": (7, 2),
     }
     words = {
         "optim.lr": "1",
@@ -27,6 +30,9 @@ def test_override_takes_values_and_the_command_line_s_words_alike() -> None:
         "optim.milestones": "0.5",
         "model.pool_window": "3",
         "model.dropout": "paper",
+        "start.data": "none",
+        "start.layers": "C1,conv*",
+        "data.classes": "7,2",
     }
     run = override(Run(), typed)
     assert run == override(Run(), words)

@@ -135,6 +135,31 @@ def test_examples_that_are_not_there(tmp_path):
     assert len(load(dataclasses.replace(data, train_examples=30)).train.labels) == 30
 
 
+def test_some_classes_and_as_many_of_each(tmp_path):
+    data = stored(tmp_path / "a.npz", **arrays())
+    whole = load(dataclasses.replace(data, validation_examples=0))
+    some = dataclasses.replace(data, classes=(3, 1), validation_examples=4)
+    found = load(some)
+    assert found.classes == ("3", "1")
+    assert [len(s.labels) for s in (found.train, found.validation, found.test)] == [16, 4, 6]
+    pairs = zip(whole.train.images, whole.train.labels, strict=True)
+    images = {image.tobytes(): label for image, label in pairs}
+    for split in (found.train, found.validation):
+        for image, label in zip(split.images, split.labels, strict=True):
+            assert images[image.tobytes()] == (3, 1)[label]
+    even = load(dataclasses.replace(data, per_class=5, train_examples=3))
+    assert np.bincount(even.train.labels).tolist() == [5, 5, 5, 5]
+    assert len(set(even.train.labels[:8].tolist())) > 1  # not sorted by class
+    fewer = load(dataclasses.replace(data, per_class=2))
+    assert set(rows(fewer.train)) < set(rows(even.train))
+    assert not set(rows(even.train)) & set(rows(even.validation))
+    assert even.fingerprint != fewer.fingerprint
+    assert "data.per_class: 9 is larger than the " in message(
+        dataclasses.replace(data, per_class=9)
+    )
+    assert "data.classes: (0, 4); those of" in message(dataclasses.replace(data, classes=(0, 4)))
+
+
 def test_moments_are_those_of_the_training_examples_in_use(tmp_path):
     data = stored(tmp_path / "a.npz", **arrays(2500, channels=(3,)))
     for part in (data, dataclasses.replace(data, train_examples=5)):

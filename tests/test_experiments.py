@@ -49,9 +49,13 @@ def as_loaded(data: Data) -> Dataset:
     def split(n: int) -> Split:
         return Split(np.broadcast_to(np.uint8(0), (n, *size)), np.broadcast_to(np.int32(0), n))
 
+    if data.classes is not None:  # all of them have as many examples
+        total, test = (n * len(data.classes) // classes for n in (total, test))
+        classes = len(data.classes)
+    asked = data.train_examples if data.per_class is None else data.per_class * classes
     rest = total - data.validation_examples
-    assert (data.train_examples or 1) <= rest
-    splits = (split(n) for n in (data.train_examples or rest, data.validation_examples, test))
+    assert (asked or 1) <= rest
+    splits = (split(n) for n in (asked or rest, data.validation_examples, test))
     moments = (np.zeros(channels), np.ones(channels), np.eye(channels))
     return Dataset(*splits, tuple(map(str, range(classes))), *moments, "zeros")
 
@@ -73,7 +77,7 @@ def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
     runs = sweep.all_runs(exp)
     nets = [run for run in runs if run.model.name not in CLASSICAL]
     others = [run for run in runs if run.model.name in CLASSICAL]
-    train.check(others, {run.data: as_loaded(run.data) for run in others})
+    train.check(others, {run.data: as_loaded(run.data) for run in runs})
     lengths = {"data.train_examples": None, "data.validation_examples": 0, "train.epochs": 1.0}
     lengths |= {"train.steps": None, "train.eval_every": None, "train.eval_train_examples": 1}
     for run, *_ in cohorts.group(nets, step.static):

@@ -1,0 +1,221 @@
+"""What a run starts from: the last state of its source run, or a file of weights. And the way back
+from the folder of a finished run to its state.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcnn import classical, cohorts, config, ops, records, sharding, step, transfer, weights
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.cohorts import Carry, Program
+from jaxcnn.config import InputError, Run
+from jaxcnn.data.sources import Dataset
+from jaxcnn.data.streamed import Pictures
+from jaxcnn.step import Problem, State
+from jaxcnn.wave import Wave
+
+ABOUT = ("source_data", "weights")  # in run.json: fingerprint of the source's data, hash of a file
+
+Datasets = Mapping[config.Data, Pictures]
+
+
+class Net(NamedTuple):
+    """What is started from: how it is built, and its weights."""
+
+    run: Run
+    problem: Problem
+    state: State
+
+
+Begin = Callable[[Run], Net | None]
+
+
+def is_fitted(run: Run) -> bool:
+    """Whether the run's model is fitted at once, not trained by steps."""
+    return run.model.name in config.CLASSICAL
+
+
+def problem_of(run: Run, data: Pictures) -> Problem:
+    """Raises `InputError` for a run that its data cannot feed."""
+    n = data.sizes["train"]
+    if not is_fitted(run) and config.batch_size(run) > n:
+        raise InputError(
+            f"train.batch_size: {run.train.batch_size} is larger than the {n} training examples"
+            f" of {run.data.name}."
+        )
+    if run.train.eval_train_examples > n:
+        raise InputError(
+            f"train.eval_train_examples: {run.train.eval_train_examples} is larger than the {n}"
+            f" training examples of {run.data.name}."
+        )
+    points, asked = _has_points(data), run.train.objective == "landmarks"
+    if points != asked:
+        found = "the points of faces" if points else "classes"
+        raise InputError(
+            f"train.objective: {run.train.objective!r} is not of {run.data.name!r}, whose pictures"
+            f" have {found}."
+        )
+    return Problem(data.image_shape, len(data.classes), n, config.total_steps(run, n))
+
+
+def _has_points(data: Pictures) -> bool:
+    return isinstance(data, Dataset) and data.train.labels.ndim > 1
+
+
+def about(run: Run, datasets: Datasets) -> dict[str, str]:
+    """What run.json says of the start, `ABOUT`: contents, where the config has names."""
+    source = transfer.source(run)
+    if source is not None:
+        return {"source_data": datasets[source.data].fingerprint}
+    if run.start.weights is None:
+        return {}
+    with open(_file(run), "rb") as file:
+        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()[:12]}
+
+
+def net(folders: Mapping[Run, Path], datasets: Datasets, run: Run) -> Net | None:
+    """What the run starts from, its source run's folder being one of `folders`; None for nothing.
+
+    Raises `InputError` where that has no weights to give, or was trained on other data than there
+    are now.
+    """
+    if run.start.weights is not None:
+        return _of_file(run, problem_of(run, datasets[run.data]))
+    source = transfer.source(run)
+    if source is None:
+        return None
+    folder, data = folders[source], datasets[source.data]
+    record = records.read(folder)
+    if record is None or record.result is None:
+        raise RuntimeError(f"{folder}: the source run is not finished.")
+    if record.diverged:
+        raise InputError(
+            f"start.lr: {source.optim.lr}; the source run {folder} diverged at step"
+            f" {record.result['step']} and has no weights to start from."
+        )
+    if record.info["data"]["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"start.data: {source.data.name!r} has changed since {folder} was trained (fingerprint"
+            f" {data.fingerprint}, then {record.info['data']['fingerprint']}). Move that folder"
+            " away, or name another with --out."
+        )
+    return Net(source, problem_of(source, data), final(folder, source, data))
+
+
+def _of_file(run: Run, problem: Problem) -> Net:
+    """Raises `InputError` for a file that lacks some of the layers that are taken over."""
+    own = transfer.net(run)
+    state = jax.eval_shape(lambda: step.init_state(own, problem, step.numbers(own)))
+    # What the file does not have, or in other shapes, as the last layer, is found by being NaN.
+    lacking = {
+        name: jax.tree.map(lambda a: np.full(a.shape, np.nan, a.dtype), getattr(state, name))
+        for name in ("params", "batch_stats")
+    }
+    model, seen = step.module(own, problem, {}), step.seen(own, problem)
+    found, _ = weights.load(_file(run), model, lacking, image=seen, strict=False)
+    state = dataclasses.replace(
+        state, params=found["params"], batch_stats=found.get("batch_stats", {})
+    )
+    if not is_fitted(run):
+        met = step.layers(run, problem)
+        transfer.check(run.start, state.params, met, run.model.name)
+        taken = transfer.taken(run.start, met)
+        absent = [
+            path
+            for path, leaf in transfer.leaves(state.params) + transfer.leaves(state.batch_stats)
+            if taken(transfer.layer_of(path)) and np.isnan(leaf).any()
+        ]
+        if absent:
+            raise InputError(
+                f"start.weights: {_file(run)} has no {', '.join(absent[:3])} of the run's shape;"
+                " start.layers names what is taken over."
+            )
+    return Net(own, problem, state)
+
+
+def _file(run: Run) -> Path:
+    assert run.start.weights is not None
+    return Path(run.start.weights).expanduser()
+
+
+# Features ---------------------------------------------------------------------------------------
+
+
+def feature_size(run: Run, problem: Problem) -> int | None:
+    """How many numbers `start.features` gives of a picture; None where it is off."""
+    if run.start.features is None:
+        return None
+    own = transfer.net(run)
+    found = transfer.shapes(step.module(own, problem, {}), step.seen(own, problem))
+    return math.prod(ops.lookup(found, run.start.features, "start.features"))
+
+
+def see(run: Run, begin: Begin) -> classical.See | None:
+    """What a model that is fitted at once sees in place of pixels; None for the pixels."""
+    layer, found = run.start.features, begin(run)
+    if layer is None or found is None:
+        return None
+    model = step.module(found.run, found.problem, {})
+    variables = {"params": found.state.params, "batch_stats": found.state.batch_stats}
+
+    def seen(images: np.ndarray) -> np.ndarray:
+        features = transfer.features(model, variables, images, layer)
+        if np.isnan(features).any():
+            raise InputError(
+                f"start.features: {layer!r}; {run.start.weights or 'the source'} has not all of"
+                " the weights up to it."
+            )
+        return features
+
+    return seen
+
+
+# States -----------------------------------------------------------------------------------------
+
+
+def program(run: Run, data: Pictures, mesh: Any) -> tuple[Program, Carry]:
+    """The program of a run's cohort, and one run's carry in the abstract."""
+    found = cohorts.program(step.static(run), problem_of(run, data), mesh)
+    devices = mesh.shape["run"]
+    many = jax.eval_shape(found.init, cohorts.stack([run] * devices))
+    return found, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), many)
+
+
+def carries(wave: Wave, begin: Begin) -> list[Carry]:
+    """The runs' carries before the first step; [] where they start from no other's weights."""
+    nets = [begin(run) for run in wave.runs]
+    if not any(nets):
+        return []
+    values = sharding.put(wave.program.mesh, cohorts.stack(wave.padded), "run")
+    whole = jax.device_get(wave.program.init(values))
+    out = []
+    for i, (run, found) in enumerate(zip(wave.runs, nets, strict=True)):
+        carry = jax.tree.map(lambda a, i=i: a[i], whole)
+        if found is not None:
+            carry = carry._replace(state=step.started(run, wave.problem, carry.state, found.state))
+        out.append(carry)
+    return out
+
+
+def final(folder: Path, run: Run, data: Pictures) -> State:
+    """The state of a finished run at its last step."""
+    _, like = program(run, data, sharding.make_mesh(1, 1))
+    return final_carry(folder, like).state
+
+
+def final_carry(folder: Path, like: Carry) -> Carry:
+    disk = Checkpoints(folder)
+    at, carry, complaints = disk.restore(like)
+    disk.close()
+    record = records.read(folder)
+    if carry is None or record is None or record.result is None or at != record.result["step"]:
+        why = "; ".join(complaints) or "no checkpoint of the last step"
+        raise RuntimeError(f"{folder}: {why}. Move the folder away to train the run afresh.")
+    return carry
