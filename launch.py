@@ -34,7 +34,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jaxcnn import experiment
-from jaxcnn.config import InputError, get
+from jaxcnn.config import Absent, InputError, get
 from jaxcnn.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def run(
     """Train what is missing, then print and write the report.
 
     Ctrl-C saves, and the same command goes on. More seeds train only what is new. Of several
-    experiments one that fails is reported at the end, by exit code 1 too, and the others go on.
+    experiments one that fails is reported at the end, by exit code 1 too, and the others go on;
+    with --all one whose pictures are streamed and not on this machine is passed over.
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
@@ -137,6 +138,9 @@ def run(
     tables: dict[str, Table] = {}  # of those that went well
 
     def fails(exp: Experiment, error: Exception) -> None:
+        if every and isinstance(error, Absent):
+            console.print(f"[yellow]note:[/] {exp.name} is passed over: {error}", soft_wrap=True)
+            return
         if len(selected) == 1:
             raise error
         failed[exp.name] = error

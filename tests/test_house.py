@@ -24,7 +24,7 @@ ONLY_IN = {
 ORDER = [
     *("config", "experiment", "native", "kernels", "ops", "models", "weights", "losses", "optim"),
     *("analysis", "published"),
-    *("backend", "data", "step", "probes", "sharding", "cohorts", "memory", "records"),
+    *("backend", "data", "step", "probes", "sharding", "cohorts", "feeds", "memory", "records"),
     *("checkpoint", "provenance", "classical", "stats", "wave", "train", "trained", "export"),
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
