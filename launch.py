@@ -39,7 +39,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg
 
 from jaxcnn import experiment
-from jaxcnn.config import InputError, get
+from jaxcnn.config import Absent, InputError, get
 from jaxcnn.experiment import Experiment
 from jaxcnn.slurm import Resources
 
@@ -129,7 +129,8 @@ def run(
     """Train what is missing, then print and write the report.
 
     Ctrl-C saves, and the same command goes on. More seeds train only what is new. Of several
-    experiments one that fails is reported at the end, by exit code 1 too, and the others go on.
+    experiments one that fails is reported at the end, by exit code 1 too, and the others go on;
+    with --all one whose data are the user's own and not on this machine is passed over.
     With --on slurm each task is this command with one arm, and the rest of the options is sbatch's.
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
@@ -165,6 +166,9 @@ def run(
     tables: dict[str, Table] = {}  # of those that went well
 
     def fails(exp: Experiment, error: Exception) -> None:
+        if every and isinstance(error, Absent):
+            console.print(f"[yellow]note:[/] {exp.name} is passed over: {error}", soft_wrap=True)
+            return
         if len(selected) == 1:
             raise error
         failed[exp.name] = error

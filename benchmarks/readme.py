@@ -29,6 +29,7 @@ def render(records: Path = HERE / "records") -> tuple[str, dict[str, str]]:
         parts.append(_steps(machine, [r for r in steps if _machine(r) == machine]))
     parts += map(_sweep, _read(records, "cpu_sweep"))
     parts += map(_exports, _read(records, "export_speed"))
+    parts += map(_input, _read(records, "input"))
     figures = {}
     for i, record in enumerate(_read(records, "scaling")):
         name = f"scaling-{i + 1}.svg" if i else "scaling.svg"
@@ -124,6 +125,29 @@ def _exports(record: Record) -> str:
     settings = record["settings"]
     used = f"onnxruntime {settings['onnxruntime']}, gcc {settings['gcc']}"
     return "\n".join([*lines, f"\n{used}; {_made_with(record)}\n"])
+
+
+def _input(record: Record) -> str:
+    """A row a reader of pictures: its speed, and the ratio to PyTorch's."""
+    settings, ratios = record["settings"], record["ratios"]
+    lines = [
+        f"\n## Reading pictures ({_machine(record)})\n",
+        f"`python benchmarks/input.py DIR --write`: batches of {settings['batch']} squares of"
+        f" {settings['side']} pixels out of {settings['pictures']:,} JPEGs, shuffled, with all"
+        " cores at work; median, with the middle half. tf.data was not measured: TensorFlow is"
+        " not installed.\n",
+        "| reader | pictures/s a core | of PyTorch's |",
+        "|---|---|---|",
+    ]
+    for who, s in record["pictures_per_s_and_core"].items():
+        own = [r for what, r in ratios.items() if what.startswith(f"{who} / ")]
+        cells = [who, _within(s, ",.0f"), *(_within(r, ".2f") for r in own)]
+        lines.append(f"| {' | '.join(cells)} |" if own else f"| {' | '.join(cells)} | |")
+    return "\n".join([*lines, f"\n{_made_with(record)}\n"])
+
+
+def _within(spread: Record, form: str) -> str:
+    return f"{spread['median']:{form}} ({spread['low']:{form}} to {spread['high']:{form}})"
 
 
 def _scaling(record: Record, name: str) -> str:

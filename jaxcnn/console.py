@@ -110,7 +110,8 @@ def counted(console: Console, title: str, unit: str) -> Iterator[Callable[[int, 
 
 def _quality(means: dict[str, Any]) -> str:
     if "error" in means:
-        return f"error {100 * means['error']:.1f} %"
+        five = f", top-5 {100 * means['error5']:.1f} %" if "error5" in means else ""
+        return f"error {100 * means['error']:.1f} %{five}"
     return f"loss {means['loss']:.3g}"
 
 

@@ -39,12 +39,13 @@ class Measure:
     points but the first, which holds what is done once; `size`: bytes of the parameters at the end,
     four each or, of a compressed run, those of a .packed file (weights/packed.py); `probe`: what
     `probe` recorded of the training step (probes.py) at the `at` point of the curve, in its first
-    or last layer, as the mean over all layers, or as the ratio of the first to the last.
+    or last layer, as the mean over all layers, or as the ratio of the first to the last. `error5`
+    is the top-5 error, of more than 10 classes.
     """
 
     kind: Literal["final", "mean", "steps_to", "gap", "step_time", "size", "probe"]
     split: Literal["train", "validation", "test"]
-    metric: Literal["error", "loss"] = "error"
+    metric: Literal["error", "loss", "error5"] = "error"
     target: float | None = None
     probe: str | None = None  # of config.PROBES
     layer: Literal["first", "last", "mean", "ratio"] = "mean"
@@ -79,7 +80,7 @@ class Measure:
         """Whether it is a share, read in percent and compared in points."""
         if self.probe is not None:
             return self.probe == "active_share" and self.layer != "ratio"
-        return self.kind not in ("steps_to", "step_time", "size") and self.metric == "error"
+        return self.kind not in ("steps_to", "step_time", "size") and self.metric != "loss"
 
     @property
     def ratio(self) -> bool:
@@ -95,12 +96,13 @@ class Measure:
             return f"{what} ({layer}, {POINTS[self.at]} training)"
         split = {"train": "training"}.get(self.split, self.split)
         target = self.target or 0.0
-        level = f"{100 * target:g} %" if self.metric == "error" else f"{target:g}"
+        level = f"{target:g}" if self.metric == "loss" else f"{100 * target:g} %"
+        metric = {"error5": "top-5 error"}.get(self.metric, self.metric)
         return {
-            "final": f"{split} {self.metric}",
-            "mean": f"mean {split} {self.metric} over training",
-            "steps_to": f"steps to {level} {split} {self.metric}",
-            "gap": f"generalisation gap (test - training {self.metric})",
+            "final": f"{split} {metric}",
+            "mean": f"mean {split} {metric} over training",
+            "steps_to": f"steps to {level} {split} {metric}",
+            "gap": f"generalisation gap (test - training {metric})",
             "step_time": "time a training step",
             "size": "bytes of parameters",
         }[self.kind]

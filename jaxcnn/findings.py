@@ -19,6 +19,7 @@ from jaxcnn.experiment import Experiment, Measure, Prediction
 from jaxcnn.records import Record
 from jaxcnn.stats import Curve, Depth, Paired, Verdict
 
+FIVE = "validation, top-5"
 Read = Callable[[str, Run], Record | None]  # the record of an arm's run
 
 
@@ -84,7 +85,8 @@ class Table:
     findings: tuple[Finding, ...]
     caveat: str  # the experiment's; '' where every prediction is supported, or none was tested
     metric: str  # of the curves
-    curves: Mapping[str, Mapping[str, Curve]]  # split -> arm -> curve
+    # split -> arm -> curve; beside errors of more than 10 classes also those of FIVE
+    curves: Mapping[str, Mapping[str, Curve]]
     depths: Mapping[str, Mapping[str, Mapping[str, Depth]]]  # probe -> point -> arm -> by layer
     tuned: tuple[str, ...]  # dotted paths
     tune_by: Measure
@@ -138,7 +140,7 @@ def collect(exp: Experiment, source: Path | Read, command: str = "") -> Table:
         findings=found,
         caveat=exp.caveat if any(f.verdict.word != "supported" for f in found) else "",
         metric=metric,
-        curves={split: _curves(chosen, split, metric) for split in ("train", "validation")},
+        curves=_panels(chosen, metric),
         depths=_depths(exp, chosen),
         tuned=tuple(exp.tune),
         tune_by=exp.tune_by,
@@ -227,6 +229,14 @@ def _null(prediction: Prediction) -> float:
     """The mean difference, of logarithms, that a prediction's `factor` allows."""
     least = math.log(prediction.factor)
     return -least if prediction.direction == "less" else least
+
+
+def _panels(
+    chosen: Mapping[str, Mapping[int, Record | None]], metric: str
+) -> dict[str, dict[str, Curve]]:
+    panels = {split: _curves(chosen, split, metric) for split in ("train", "validation")}
+    five = _curves(chosen, "validation", "error5") if metric == "error" else {}
+    return panels | ({FIVE: five} if five else {})
 
 
 def _curves(

@@ -436,7 +436,7 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _number(y: float, metric: str) -> str:
-    return f"{100 * y:g} %" if metric == "error" else f"{y:g}"
+    return f"{100 * y:g} %" if metric in ("error", "error5") else f"{y:g}"
 
 
 def _scale(ax: Axes, shown: Sequence[float], metric: str) -> None:

@@ -32,7 +32,7 @@ def write(experiment: Experiment, root: Path) -> list[Path]:
         with SummaryWriter(str(folder)) as writer:
             for row in record.rows:
                 for split in ("batch", "train", "validation"):
-                    for metric in ("loss", "error"):
+                    for metric in ("loss", "error", "error5"):
                         value = row.get(split, {}).get(metric)
                         if value is not None:
                             writer.add_scalar(f"{split}/{metric}", value, row["step"])

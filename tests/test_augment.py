@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcnn.config import Data, InputError
 from jaxcnn.data import augment
@@ -187,6 +188,87 @@ def test_color_is_krizhevskys_sum_over_principal_components():
     np.testing.assert_allclose(run(data, images, color=1.0) - clean, 2 * shift, atol=1e-5)
     scaled = run(Data(color=0.3), images, color=0.5) - run(Data(), images)
     np.testing.assert_allclose(scaled, shift / STD, atol=1e-4)  # added before it is normalised
+
+
+def smooth(n: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    rough = (rng.integers(0, 256, (5, 5, 3), dtype=np.uint8) for _ in range(n))
+    return np.stack([np.asarray(Image.fromarray(r).resize((side, side))) for r in rough])
+
+
+def test_boxes_show_what_pillow_makes_of_them():
+    """Enlarged and reduced, at the border and within; Pillow rounds twice to whole grey levels."""
+    images, rng = smooth(40, 32), np.random.default_rng(0)
+    sizes = rng.uniform(5, 32, (40, 2))
+    sizes[0] = 32
+    boxes = np.concatenate([rng.uniform(0, 1, (40, 2)) * (32 - sizes), sizes], -1)
+    got = np.asarray(augment.boxed(jnp.asarray(images), jnp.asarray(boxes, jnp.float32), 16))
+    for image, (top, left, height, width), view in zip(images, boxes, got, strict=True):
+        box = (left, top, left + width, top + height)
+        want = Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR, box=box)
+        assert np.abs(view - np.asarray(want)).max() < 1.1
+    whole = jnp.tile(jnp.array([[0.0, 0.0, 32.0, 32.0]]), (40, 1))
+    np.testing.assert_allclose(augment.boxed(jnp.asarray(images), whole, 32), images, atol=1e-3)
+
+
+def test_scale_jitter_is_the_papers():
+    """Crops of 24 of a picture of 32, whose side S is uniform in [32, 60] before."""
+    boxes = np.asarray(augment.scale_boxes(jax.random.key(0), 20_000, (32, 32), 24, 60 / 32))
+    tops, lefts, heights, widths = boxes.T
+    np.testing.assert_array_equal(heights, widths)
+    enlarged = 32 * 24 / heights
+    assert enlarged.min() > 32 - 1e-3 and enlarged.max() < 60 + 1e-3
+    quantiles = np.quantile(enlarged, [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(quantiles, [34.8, 46, 57.2], atol=0.5)
+    for place in (tops, lefts):
+        share = place / (32 - heights)
+        np.testing.assert_allclose(np.quantile(share, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
+        assert share.min() >= 0 and share.max() <= 1
+    assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
+
+
+def test_crops_of_random_area_are_those_of_a_loop_that_draws_again():
+    boxes = np.asarray(augment.area_boxes(jax.random.key(0), 20_000, (32, 32), 0.08, 4 / 3))
+    tops, lefts, heights, widths = boxes.T
+    assert boxes.min() >= 0
+    assert (tops + heights).max() < 32 + 1e-3 and (lefts + widths).max() < 32 + 1e-3
+    rng, loop = np.random.default_rng(0), []
+    while len(loop) < 20_000:
+        area, ratio = rng.uniform(0.08, 1) * 32**2, np.exp(rng.uniform(-1, 1) * np.log(4 / 3))
+        height, width = np.sqrt(area / ratio), np.sqrt(area * ratio)
+        if height <= 32 and width <= 32:
+            loop.append((height * width / 32**2, width / height))
+    for got, want in zip(
+        (heights * widths / 32**2, widths / heights), np.array(loop).T, strict=True
+    ):
+        shares = [0.05, 0.25, 0.5, 0.75, 0.95]
+        np.testing.assert_allclose(np.quantile(got, shares), np.quantile(want, shares), rtol=0.04)
+    # A shape that never fits comes to the largest square.
+    flat = np.asarray(augment.area_boxes(jax.random.key(0), 50, (4, 400), 1.0, 1.0001))
+    np.testing.assert_allclose(flat[:, 2:], 4)
+
+
+@pytest.mark.parametrize("knobs", [{"scale": 2.0}, {"area": 0.2, "aspect": 1.5}])
+def test_crops_of_random_size_are_functions_of_the_key_and_training_s_alone(knobs):
+    data = Data(normalize="unit", crop=4, flip=True, **knobs)
+    fixed = (knobs.get("scale", 1.0), knobs.get("area", 1.0), knobs.get("aspect", 1.0))
+    images, crop = pictures(300), Data(normalize="unit", crop=4)
+
+    @jax.jit
+    def view(key, scale, area, aspect):
+        numbers = (0.0, 0.0, scale, area, aspect)
+        return augment.augment(key, images, data, *MOMENTS, *numbers)
+
+    first, again = (np.asarray(view(jax.random.key(0), *fixed)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (300, 4, 4, 2) and 0 < first.min() and first.max() < 1.001
+    assert (np.asarray(view(jax.random.key(1), *fixed)) != first).mean() > 0.9
+    weaker = [1 + (x - 1) / 2 for x in fixed]
+    assert (np.asarray(view(jax.random.key(0), *weaker)) != first).mean() > 0.5  # traced
+    for other in (data, crop):
+        seen = augment.evaluate_view(images, other, *MOMENTS[:2])
+        np.testing.assert_array_equal(seen, augment.evaluate_view(images, crop, *MOMENTS[:2]))
+    assert "dot_general" not in jaxpr(crop) and "dot_general" in jaxpr(data)
 
 
 def test_runs_side_by_side_draw_what_they_draw_alone():

@@ -84,6 +84,23 @@ def test_check_names_a_number_outside_its_range(path: str, value: object) -> Non
         config.check(run)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.scale": 2.0}, "data.scale: 2 needs the side of the crop, data.crop"),
+        ({"data.scale": 2.0, "data.area": 0.1}, "data.area: 0.1 has no use beside data.scale: 2"),
+        ({"data.area": 0.1, "data.crop": 8, "data.pad": 2}, "no use beside data.pad: 2"),
+        ({"data.area": 0.1, "data.crop": 8, "data.shift": 2}, "no use beside data.shift: 2"),
+        ({"data.aspect": 2.0}, "data.aspect: 2 is of data.area, which is 1: off"),
+        ({"data.side": 64}, "data.side: 64 is of streamed pictures: data.stream=true"),
+    ],
+)
+def test_check_names_what_does_not_go_together(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as error:
+        config.check(override(Run(), changes))
+    assert said in str(error.value)
+
+
 def test_dict_round_trip() -> None:
     run = override(Run(), {"model.widths": (3, 4), "data.crop": 24, "seed": 7})
     assert config.from_dict(Run, config.to_dict(run)) == run

@@ -37,12 +37,14 @@ SETS = {
     "mnist": ((28, 28, 1), 10, 60_000, 10_000),
     "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "imagenet": ((256, 256, 3), 1000, 1_281_167, 50_000),
 }
 
 
 def as_loaded(data: Data) -> Dataset:
     """What `data` gives, in shapes alone."""
     (height, width, channels), classes, total, test = SETS[data.name]
+    height, width = (data.side, data.side) if data.stream else (height, width)
     assert height % (data.resize or height) == 0
     size = (data.resize or height, data.resize or width, channels)
 

@@ -145,7 +145,11 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "compress.sparsity": 0.5,
         },
     )
-    other = override(base, {path: 0.3})
+    boxes = {"data.scale": 2.0, "data.area": 0.5, "data.aspect": 1.1}
+    if path in boxes:  # of which there is one, and only of a crop
+        there = {"data.scale": 2.0} if path == "data.scale" else {"data.area": 0.5}
+        base = override(base, {"data.crop": 4, **there, path: boxes[path]})
+    other = override(base, {path: 1.5 if path in ("data.scale", "data.aspect") else 0.3})
     assert step.static(base) == step.static(other) != base
     a, b = (steps(run, 3)[0].params for run in (base, other))
     assert any(
@@ -154,7 +158,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["model.dropout", "data.noise", "data.color"])
+@pytest.mark.parametrize("path", ["model.dropout", "data.noise", "data.color", "data.area"])
 def test_off_leaves_no_trace(path: str) -> None:
     """Off is another program, without random bits; for these nets "paper" is off."""
 
@@ -169,6 +173,27 @@ def test_off_leaves_no_trace(path: str) -> None:
     assert "random_bits" not in text(MLP)
     assert "random_bits" in text(override(MLP, {path: 0.5}))
     assert step.static(MLP) != step.static(override(MLP, {path: 0.5}))
+
+
+def test_top_5_errors() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 12)).astype(np.float32)
+    labels, mask = rng.integers(0, 12, 200), (np.arange(200) < 190).astype(np.float32)
+    logits[0, 3] = np.nan
+    sums = losses.beyond_five(*map(jnp.asarray, (logits, labels, mask)))
+    best = np.argsort(-logits, -1)[:, :5]
+    wrong = (best != labels[:, None]).all(-1)
+    wrong[0] = True
+    assert 50 < float(sums["errors5"]) == wrong[:190].sum()
+    assert losses.means({"loss": 0.0, "errors5": 2.0, "count": 8.0})["error5"] == 0.25
+    # Ten classes, and what is no class, are judged as ever.
+    for classes, objective, said in (
+        (10, "classification", False),
+        (11, "classification", True),
+        (11, "one_hot", False),
+    ):
+        problem = dataclasses.replace(PROBLEM, classes=classes)
+        assert step.five(override(MLP, {"train.objective": objective}), problem) is said
 
 
 def test_keys_differ_by_seed_purpose_and_step_only() -> None:

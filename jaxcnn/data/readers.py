@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import InputError, suggest
+from jaxcnn.config import Absent, InputError, suggest
 
 MNIST = Path(__file__).parent / "mnist"
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp")
@@ -157,7 +157,7 @@ def builder(name: str, data_dir: Path) -> Any:
 
     base, config = (*re.split("[/:]", name, maxsplit=2), "")[:2]
     known = tfds.list_builders(with_community_datasets=False)
-    unknown = InputError(
+    unknown = Absent(
         f"{name!r} is no packaged data set, no array file, no folder with train/ in it and no TFDS"
         f" builder.{suggest(base, known)}"
     )

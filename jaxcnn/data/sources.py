@@ -84,7 +84,7 @@ def load(
             splits = _with_test(data, splits, classes)
         _check(data.name, splits, classes)
     except InputError as error:
-        raise InputError(f"data.name: {error}") from error.__cause__
+        raise type(error)(f"data.name: {error}") from error.__cause__
     splits, classes = _chosen(data, splits, classes)
     train, validation, test = (resized(data, part) for part in _divide(data, splits))
     mean, std = _moments(train.images)

@@ -1,0 +1,161 @@
+"""How many pictures a second can one core read for training, beside PyTorch's DataLoader?
+
+    python benchmarks/input.py DIR             # a table; DIR has train/CLASS/*.jpg
+    python benchmarks/input.py DIR --write     # and a record in benchmarks/records/
+    python benchmarks/input.py DIR --toy       # that it runs
+
+Each contestant gives shuffled batches of uint8 squares of 256 pixels and labels, with all cores at
+work: ours from the folder, from shards of its JPEGs and from shards of decoded squares; PyTorch's
+DataLoader with a process a core, Pillow, the shorter side to 256 and the square in the middle, as
+torchvision's transforms would have it. A block opens a stream, lets it fill its buffers and times
+batches from there; contestants take turns, each a process of its own. tf.data is no contestant:
+nothing here needs TensorFlow. Needs the extra `parity`; nothing else should be running.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import contest
+from contest import CORES, Failed, Worker
+
+QUESTION = "How many pictures a second can one core read for training, beside PyTorch's DataLoader?"
+SIDE = 256
+FOLDER, JPEG, PIXELS = "ours, folder", "ours, shards of JPEGs", "ours, shards of squares"
+TORCH = "PyTorch, DataLoader"
+FORMS = {JPEG: "jpeg", PIXELS: "pixels"}
+
+
+def ours(root: Path, batch: int) -> Iterator[Any]:
+    from jaxcnn.data.photos import open_split
+    from jaxcnn.data.stream import Stream
+
+    stream = Stream(open_split(root, "train", SIDE), batch, training=True, epochs=None)
+    with stream.batches() as batches:
+        yield from batches
+
+
+def pytorch(root: Path, batch: int) -> Iterator[Any]:
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    files = [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / "train" / name).iterdir())
+    ]
+
+    class Squares(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            path, label = files[index]
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+            short = min(image.size)
+            if short != SIDE:
+                width, height = (SIDE if n == short else SIDE * n // short for n in image.size)
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            left, top = (round((n - SIDE) / 2) for n in image.size)
+            image = image.crop((left, top, left + SIDE, top + SIDE))
+            return torch.from_numpy(np.array(image)), label
+
+    while True:
+        yield from torch.utils.data.DataLoader(
+            Squares(), batch, shuffle=True, num_workers=CORES, drop_last=True
+        )
+
+
+def work(who: str, root: Path, batch: int) -> None:
+    open_stream: Callable[[Path, int], Iterator[Any]] = pytorch if who == TORCH else ours
+
+    def block(batches: int) -> float:
+        """Seconds of so many batches, once the buffers are full."""
+        stream = open_stream(root, batch)
+        for _ in range(2 * CORES + 2):
+            next(stream)
+        start = time.perf_counter()
+        for _ in range(batches):
+            next(stream)
+        seconds = time.perf_counter() - start
+        stream.close()  # type: ignore[attr-defined]
+        return seconds
+
+    contest.serve({"block": block})
+
+
+def measure(root: Path, batch: int, batches: int, repeats: int) -> dict[str, list[float]]:
+    """Pictures a second and core, of every block, by contestant."""
+    from jaxcnn.data import shards
+
+    speeds: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        roots = {FOLDER: root, TORCH: root}
+        for who, form in FORMS.items():
+            roots[who] = place / form
+            shards.prepare(root, roots[who], side=SIDE, form=form)
+        workers = {}
+        for who, own in roots.items():
+            arguments = [str(own), "--work", who, "--batch", str(batch)]
+            workers[who] = stack.enter_context(Worker(who, __file__, arguments, {}))
+            workers[who].ask("block", batches=1)
+        for _ in range(repeats):
+            for who, worker in workers.items():
+                seconds = worker.ask("block", batches=batches)
+                speeds.setdefault(who, []).append(batch * batches / seconds / CORES)
+    return speeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=QUESTION)
+    parser.add_argument("data", type=Path, metavar="DIR", help="train/CLASS/*.jpg")
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--batches", type=int, default=40, help="of a block")
+    parser.add_argument("--repeats", type=int, default=7, help="blocks of each contestant")
+    parser.add_argument("--toy", action="store_true", help="small, and once: that it runs")
+    parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(options.work, options.data, options.batch)
+    if options.toy:
+        options.batch, options.batches, options.repeats = 4, 1, 1
+    busy = contest.load()
+    try:
+        speeds = measure(options.data, options.batch, options.batches, options.repeats)
+    except Failed as error:
+        sys.exit(str(error))
+    spreads = {who: contest.spread(values, 0) for who, values in speeds.items()}
+    for who, s in spreads.items():
+        print(f"{who}: {s['median']:,.0f} pictures/s a core ({s['low']:,.0f} to {s['high']:,.0f})")
+    ratios = {
+        f"{who} / {TORCH}": contest.ratio(values, speeds[TORCH])
+        for who, values in speeds.items()
+        if who != TORCH
+    }
+    for what, r in ratios.items():
+        print(f"{what}: {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})")
+    if options.write:
+        origin = contest.origin({"JAX_PLATFORMS": "cpu"})
+        settings = {"batch": options.batch, "batches": options.batches, "side": SIDE}
+        settings |= {"repeats": options.repeats, "load_before": busy}
+        settings |= {"pictures": sum(1 for _ in (options.data / "train").glob("*/*"))}
+        origin["command"] = origin["command"].replace(str(options.data), options.data.name)
+        record = {"question": QUESTION, "toy": options.toy, **origin, "settings": settings}
+        record |= {"pictures_per_s_and_core": spreads, "ratios": ratios}
+        words = [*(["toy"] if options.toy else []), contest.machine(origin["device"])]
+        contest.write("input", " ".join(words), record)
+    return None
+
+
+if __name__ == "__main__":
+    main()
