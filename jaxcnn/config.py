@@ -57,7 +57,7 @@ class InputError(Exception):
 
 
 class Absent(InputError):
-    """The pictures that an experiment streams are not on this machine."""
+    """The pictures of an experiment are for its user to bring, and are not on this machine."""
 
 
 @dataclass(frozen=True)
