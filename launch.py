@@ -813,7 +813,7 @@ def _draw_points(folder: Path, found: list[tuple[Any, Any]], images: tuple[Path,
 
     for file, (picture, points) in zip(images, found, strict=True):
         path = folder / "predict" / f"{file.stem}.points.png"
-        records.write(path, plots.png(plots.faces([picture], [points])))
+        records.write(path, plots.png(plots.faces(picture[None], points[None])))
         console.print(f"Written: {path}", soft_wrap=True)
 
 

@@ -36,7 +36,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.001, 0.002, 0.004, 0.008)},
     tune_seeds=(0,),
-    seeds=range(10),
+    seeds=tuple(range(10)),
     predictions=(
         Prediction(SIZE, "deep", than="dense", factor=30.0, published=HAN, source=SOURCE),
         Prediction(

@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
         "pixels_svm": {"model.name": "svm_rbf"},
         "pixels_knn": {"model.name": "knn", "model.neighbors": 1},
     },
-    seeds=range(10),
+    seeds=tuple(range(10)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "net", than="eigenfaces_svm"),

@@ -46,15 +46,16 @@ def constrained(
         share = sparsity * (1 - (1 - (done - first) / max(1, last - first)) ** 3)
         share = jnp.where(done == last, sparsity, share)
         new = lax.cond(due, lambda k: _pruned(k, share, own.scope), lambda k: k, new)
-    if own.bits:
+    if own.bits is not None:
+        count = 2**own.bits
         at = max(1, round(own.share_from * steps))
         stage = jnp.sign(done - at) + 1
 
         def begin(kernels: list[Array]) -> list[Array]:
-            return [_clustered(k, 2**own.bits, own.sparsity > 0) for k in kernels]
+            return [_clustered(k, count, own.sparsity > 0) for k in kernels]
 
         def keep(kernels: list[Array]) -> list[Array]:
-            return [_shared(o, n, 2**own.bits) for o, n in zip(old, kernels, strict=True)]
+            return [_shared(o, n, count) for o, n in zip(old, kernels, strict=True)]
 
         new = lax.switch(stage, [lambda kernels: kernels, begin, keep], new)
     found = [leaf for _, leaf in leaves]

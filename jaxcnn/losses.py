@@ -75,14 +75,14 @@ def reconstruction(output: jax.Array, target: jax.Array, mask: jax.Array) -> Sum
     return {"loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)), "count": jnp.sum(mask)}
 
 
-def landmarks(output: jax.Array, points: jax.Array, size: tuple[int, int], mask: jax.Array) -> Sums:
+def landmarks(output: jax.Array, points: jax.Array, size: tuple[int, ...], mask: jax.Array) -> Sums:
     """Summed normalised mean error: the mean distance of a face's points from where they are, over
     that of its eyes' outer corners; `errors` are faces where it is above 0.1 (Sagonas et al. 2013).
 
     output [B, 2 P]: x, y from the middle of a picture of `size` (H, W), in halves of it; points
     [B, P, 2] in pixels; mask [B] -> sums [].
     """
-    half = jnp.array([size[1], size[0]], jnp.float32) / 2
+    half = jnp.array([[[size[1], size[0]]]], jnp.float32) / 2
     found = output.astype(jnp.float32).reshape(points.shape) * half + (half - 0.5)
     # A root has no gradient at 0, where a point that is met exactly would be.
     distance = jnp.sqrt(jnp.sum(jnp.square(found - points), axis=-1) + 1e-6)

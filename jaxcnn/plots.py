@@ -301,7 +301,7 @@ def feature_maps(picture: np.ndarray, maps: np.ndarray, filters: np.ndarray | No
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(9.2, 0.62 * 16 / wide * (sum(heights) + len(rows))))
         figure.set_layout_engine("constrained")
-        parts = figure.subfigures(len(rows), 1, height_ratios=[h + 0.5 for h in heights])
+        parts: Any = figure.subfigures(len(rows), 1, height_ratios=[h + 0.5 for h in heights])
         for part, height, (title, tiles) in zip(parts, heights, rows.items(), strict=True):
             part.suptitle(title, x=0.01, ha="left", fontweight="bold")
             axes = part.subplots(height, wide, squeeze=False).ravel()
@@ -315,13 +315,13 @@ def feature_maps(picture: np.ndarray, maps: np.ndarray, filters: np.ndarray | No
 
 
 def faces(
-    pictures: Sequence[np.ndarray],
-    found: Sequence[np.ndarray],
-    points: Sequence[np.ndarray] | None = None,
+    pictures: np.ndarray,
+    found: np.ndarray,
+    points: np.ndarray | None = None,
     titles: Sequence[str] = (),
 ) -> Figure:
-    """Pictures [H, W, C] with the points that were found on each [P, 2] and, as rings, where they
-    are.
+    """Pictures [N, H, W, C] with the points that were found on each [N, P, 2] and, as rings, where
+    they are.
     """
     wide = min(4, len(pictures))
     high = -(-len(pictures) // wide)

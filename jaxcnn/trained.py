@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import config, landmarks, ops, records, starts, step, train, transfer
@@ -139,9 +140,9 @@ def _located(trained: Trained, images: np.ndarray) -> np.ndarray:
     @jax.jit
     def locate(state: State, images: jax.Array) -> jax.Array:
         output, x = step.evaluate(run, problem, state, images, moments)  # type: ignore
-        half = np.array([x.shape[2], x.shape[1]]) / 2
-        found = output.reshape(len(images), -1, 2).astype(np.float32) * half + half - 0.5
-        return found - augment.evaluate_points(np.zeros(2), run.data, images.shape[1:])
+        half = jnp.array([[[x.shape[2], x.shape[1]]]], jnp.float32) / 2
+        found = output.reshape(len(images), -1, 2).astype(jnp.float32) * half + half - 0.5
+        return found - augment.evaluate_points(jnp.zeros((1, 1, 2)), run.data, images.shape[1:])
 
     parts = []
     for start in range(0, len(images), transfer.BATCH):

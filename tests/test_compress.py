@@ -68,7 +68,7 @@ def test_at_once_the_smallest_are_those_of_that_moment() -> None:
     plain = trained(MLP)[4]
     changes = {"sparsity": 0.5, "prune_from": 0.5, "prune_until": 0.5}
     run = override(MLP, {f"compress.{k}": v for k, v in changes.items()})
-    pruned = trained(run, 5)[4]
+    pruned = trained(run)[4]
     for k in KERNELS:
         w = np.asarray(plain[k]["kernel"])
         limit = np.sort(np.abs(w).ravel())[w.size // 2 - 1]

@@ -123,11 +123,13 @@ def test_validation_is_of_other_people(file: Path) -> None:
     want = (found.test.labels + 0.5) / 2 - 0.5
     np.testing.assert_allclose(small.test.labels, want, atol=1e-5)
     with pytest.raises(InputError, match="'classification' is not of .* have the points of faces"):
-        train.problem_of(override(Run(), {"data.name": str(file)}), found)
+        few = {"data.name": str(file), "train.eval_train_examples": 100}
+        train.problem_of(override(Run(), few), found)
     with pytest.raises(InputError, match="data.scale: 1.2 has no use beside"):
-        check(override(Run(), {"train.objective": "landmarks", "data.scale": 1.2}))
+        check(override(Run(), {"train.objective": "landmarks", "data.scale": 1.2, "data.crop": 20}))
 
 
+@pytest.mark.slow
 def test_a_net_learns_to_find_them(file: Path, command: Launch, tmp_path: Path) -> None:
     run = override(
         Run(),

@@ -99,7 +99,7 @@ def points(key: Array, points: Array, data: Data, shape: tuple[int, ...]) -> Arr
     if "flip" not in keys:
         return moved
     mirrored = moved[:, jnp.array(landmarks.points(points.shape[1]).mirror)]
-    mirrored = mirrored * jnp.array([-1.0, 1.0]) + jnp.array([width - 1.0, 0.0])
+    mirrored = mirrored * jnp.array([[[-1.0, 1.0]]]) + jnp.array([[[width - 1.0, 0.0]]])
     return jnp.where(_flipped(keys, batch)[:, None, None], mirrored, moved)
 
 
@@ -107,7 +107,7 @@ def evaluate_points(points: Array, data: Data, shape: tuple[int, ...]) -> Array:
     """The same of `evaluate_view`."""
     height, width, _ = image_shape(data, shape)
     top, left = ((n + 2 * data.pad - m) // 2 for n, m in zip(shape, (height, width), strict=False))
-    return points + data.pad - jnp.array([left, top], jnp.float32)
+    return points + data.pad - jnp.array([[[left, top]]], jnp.float32)
 
 
 def scale_boxes(

@@ -78,7 +78,9 @@ def npz(path: Path) -> Source:
         )
     if told == "points":
         splits = {
-            n: _with_points(n, *(arrays.get(f"{n}_{k}") for k in ("images", told, "groups")))
+            n: _with_points(
+                n, arrays[f"{n}_images"], arrays[f"{n}_points"], arrays.get(f"{n}_groups")
+            )
             for n in names
         }
         count = splits["train"].labels.shape[1]

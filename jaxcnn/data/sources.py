@@ -113,6 +113,7 @@ def _with_test(
 ) -> dict[str, Split]:
     """The pictures of the one split as train and test."""
     own, count = splits["train"], data.test_per_class
+    assert count is not None
     if own.labels.ndim > 1:
         raise InputError(f"{data.name!r} has points, no classes; data.test_per_class is {count}.")
     if more := [name for name in splits if name != "train"]:
@@ -208,13 +209,14 @@ def divided(
             )
         validation = "train", order[:held]
         order = order[held:]
-    if data.train_examples is not None and data.train_examples > len(order):
+    count = data.train_examples if data.per_class is None else None
+    if count is not None and count > len(order):
         raise InputError(
-            f"data.train_examples: {data.train_examples} is larger than the {len(order)} there are:"
+            f"data.train_examples: {count} is larger than the {len(order)} there are:"
             f" {data.name!r} has {total}, and {total - len(order)} are held out for validation."
         )
     test = tested, np.arange(sizes[tested])
-    return ("train", order[: data.train_examples]), validation, test
+    return ("train", order[:count]), validation, test
 
 
 def _divide(data: config.Data, splits: Mapping[str, Split]) -> tuple[Split, Split, Split]:
