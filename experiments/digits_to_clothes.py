@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.start.steps": 1000,
-            "seeds": range(8),
+            "seeds": range(6),
         },
         "paper": {"base.train.steps": 3000, "base.start.steps": 20_000, "seeds": range(20)},
     },
