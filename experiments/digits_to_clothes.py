@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
     tune_seeds=(0,),
-    seeds=range(10),
+    seeds=tuple(range(10)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "finetune", than="scratch"),

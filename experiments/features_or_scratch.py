@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
         "model.penalty": (0.0001, 0.001, 0.01, 0.1),
     },
     tune_seeds=(0,),
-    seeds=range(10),
+    seeds=tuple(range(10)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "svm_conv", than="scratch"),

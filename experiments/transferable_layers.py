@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
     tune_seeds=(0,),
-    seeds=range(8),
+    seeds=tuple(range(8)),
     resplit=True,
     predictions=(
         Prediction(

@@ -93,11 +93,12 @@ def features(trained: Trained, layer: str, split: str) -> np.ndarray:
         raise InputError(f"--split: {split!r} has no pictures in {run.data.name!r}.")
     model = step.module(run, trained.problem, {})
     variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
-    parts = []
+    seen = step.seen(run, trained.problem)
+    extract, parts = transfer.extractor(model, variables, seen, layer), []
     for start in range(0, len(images), transfer.BATCH):
         part = images[start : start + transfer.BATCH]
         x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
-        parts.append(transfer.features(model, variables, np.asarray(x), layer))
+        parts.append(extract(np.asarray(x)))
     return np.concatenate(parts)
 
 

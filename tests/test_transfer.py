@@ -469,7 +469,7 @@ def test_a_source_that_diverged_or_whose_data_changed_is_an_error(
     folder = experiment.source_folder(tmp_path, source)
     sources = {source: folder}
     list(train.train({folder: source}, {folder: {}}, datasets))
-    with pytest.raises(InputError, match=r"start.lr: 1e\+12; the source run .* diverged"):
+    with pytest.raises(InputError, match=r"start.lr: 1000000000000.0; the source run .* diverged"):
         list(train.train({tmp_path / "r": run}, {tmp_path / "r": {}}, datasets, sources=sources))
     other = dataclasses.replace(datasets[source.data], fingerprint="other")
     record = folder / "result.json"
