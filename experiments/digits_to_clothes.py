@@ -29,7 +29,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
     tune_seeds=(0,),
-    seeds=range(10),
+    seeds=tuple(range(10)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "finetune", than="scratch"),
@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.start.steps": 1000,
-            "seeds": range(8),
+            "seeds": range(6),
         },
         "paper": {"base.train.steps": 3000, "base.start.steps": 20_000, "seeds": range(20)},
     },

@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
         "model.penalty": (0.0001, 0.001, 0.01, 0.1),
     },
     tune_seeds=(0,),
-    seeds=range(10),
+    seeds=tuple(range(10)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "svm_conv", than="scratch"),
@@ -55,7 +55,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.start.steps": 1000,
-            "seeds": range(8),
+            "seeds": range(6),
         },
         "paper": {"base.train.steps": 3000, "base.start.steps": 20_000, "seeds": range(20)},
     },

@@ -40,7 +40,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
     tune_seeds=(0,),
-    seeds=range(8),
+    seeds=tuple(range(8)),
     resplit=True,
     predictions=(
         Prediction(ERROR, "finetune_10", than="scratch_10"),
@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.start.steps": 1000,
-            "arms": arms((10, 300)),
+            "arms": arms((10,)),
             "seeds": range(6),
         },
         "paper": {"base.train.steps": 3000, "base.start.steps": 20_000, "seeds": range(20)},

@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
     },
     tune={"optim.lr": (0.003, 0.01, 0.03, 0.1)},
     tune_seeds=(0,),
-    seeds=range(8),
+    seeds=tuple(range(8)),
     resplit=True,
     predictions=(
         Prediction(
@@ -72,7 +72,7 @@ EXPERIMENT = Experiment(
             "base.train.steps": 300,
             "base.train.eval_every": 150,
             "base.start.steps": 1000,
-            "arms": ("scratch", *(f"frozen_{k}" for k in FIRST), "tuned_4"),
+            "arms": ("scratch", "frozen_1", "frozen_4", "tuned_4"),
             "seeds": range(6),
         },
         "paper": {"base.train.steps": 3000, "base.start.steps": 20_000, "seeds": range(20)},

@@ -58,5 +58,5 @@ def grouped(
     its learning rate for those called 'taken'; and nothing, weight decay neither, for 'frozen'.
     """
     slower = optax.chain(whole, optax.scale(rate))
-    kinds = {"free": whole, "taken": slower, "frozen": optax.set_to_zero()}
+    kinds: dict[Any, Any] = {"free": whole, "taken": slower, "frozen": optax.set_to_zero()}
     return optax.multi_transform(kinds, groups)

@@ -164,9 +164,11 @@ def see(run: Run, begin: Begin) -> classical.See | None:
         return None
     model = step.module(found.run, found.problem, {})
     variables = {"params": found.state.params, "batch_stats": found.state.batch_stats}
+    image = step.seen(found.run, found.problem)
+    extract = transfer.extractor(model, variables, image, layer)
 
     def seen(images: np.ndarray) -> np.ndarray:
-        features = transfer.features(model, variables, images, layer)
+        features = extract(images)
         if np.isnan(features).any():
             raise InputError(
                 f"start.features: {layer!r}; {run.start.weights or 'the source'} has not all of"

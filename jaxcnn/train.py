@@ -279,7 +279,7 @@ def _fit(
     runs: dict[Path, Run],
     infos: dict[Path, dict[str, Any]],
     data: Dataset,
-    begin: Callable[[Run], starts.Net | None],
+    begin: starts.Begin,
     stop: Callable[[], bool],
 ) -> Iterator[Tick]:
     """Fit the runs one after the other. A fit is done or has not begun, so nothing is saved on the
@@ -311,7 +311,7 @@ def _resume(
     data: Pictures,
     mesh: Any,
     width: int,
-    begin: Callable[[Run], starts.Net | None],
+    begin: starts.Begin,
     stop: Callable[[], bool],
     checkpoint_seconds: float,
 ) -> Iterator[Tick]:

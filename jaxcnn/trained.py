@@ -181,11 +181,12 @@ def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:
     data, run = trained.data, trained.run
     model = step.module(run, trained.problem, {})
     variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
-    parts = []
+    seen = step.seen(run, trained.problem)
+    extract, parts = transfer.extractor(model, variables, seen, layer), []
     for start in range(0, len(images), transfer.BATCH):
         part = images[start : start + transfer.BATCH]
         x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
-        parts.append(transfer.features(model, variables, np.asarray(x), layer))
+        parts.append(extract(np.asarray(x)))
     return np.concatenate(parts)
 
 

@@ -200,17 +200,32 @@ def features(
     `model` is a Linen module whose `__call__(x, train=...)` gives (output, extras). Raises
     `InputError` for a layer that it does not have.
     """
+    return extractor(model, variables, images.shape[1:], layer)(images)
+
+
+def extractor(
+    model: Any, variables: Mapping[str, Any], image: Shape, layer: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """`features` of any pictures of `image` (H, W, C), by one compiled program."""
     model = _whole(model)
-    ops.lookup(shapes(model, images.shape[1:]), layer, "layer")
-    program, found = _program(model, layer, images.shape[1:]), []
-    for start in range(0, len(images), BATCH):
-        part = np.asarray(images[start : start + BATCH], np.float32)
-        more = ((0, BATCH - len(part)), *((0, 0),) * (images.ndim - 1))  # one size, one program
-        found.append(np.asarray(program(variables, np.pad(part, more)))[: len(part)])
-    return np.concatenate(found)
+    behind = ops.lookup(_behind(model, image), layer, "layer")
+
+    @jax.jit
+    def program(variables: Mapping[str, Any], x: jax.Array) -> jax.Array:
+        given, output = _inputs(model, variables, x)
+        return (output if behind is None else given[behind]).astype(jnp.float32)
+
+    def extract(images: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(images), BATCH):
+            part = np.asarray(images[start : start + BATCH], np.float32)
+            more = ((0, BATCH - len(part)), *((0, 0),) * len(image))  # one size, one program
+            found.append(np.asarray(program(variables, np.pad(part, more)))[: len(part)])
+        return np.concatenate(found)
+
+    return extract
 
 
-@functools.lru_cache(maxsize=64)
 def shapes(model: Any, image: Shape) -> dict[str, Shape]:
     """Layer -> the shape of its features of one picture of `image` (H, W, C), in the order in which
     the picture meets them.
@@ -223,17 +238,6 @@ def shapes(model: Any, image: Shape) -> dict[str, Shape]:
     return {name: array.shape[1:] for name, array in behind.items()}
 
 
-@functools.lru_cache(maxsize=16)
-def _program(model: Any, layer: str, image: Shape) -> Callable[..., jax.Array]:
-    behind = _behind(model, image)[layer]
-
-    def one(variables: Mapping[str, Any], x: jax.Array) -> jax.Array:
-        given, output = _inputs(model, variables, x)
-        return (output if behind is None else given[behind]).astype(jnp.float32)
-
-    return jax.jit(one)
-
-
 def _inputs(
     model: Any, variables: Mapping[str, Any], x: jax.Array
 ) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -243,7 +247,6 @@ def _inputs(
     return dict(found), output
 
 
-@functools.lru_cache(maxsize=64)
 def _behind(model: Any, image: Shape) -> dict[str, str | None]:
     """Layer -> the first layer that it reaches; None for the output. In the order of the calls."""
     x = jnp.zeros((1, *image))
