@@ -31,20 +31,15 @@ from jaxcnn.experiment import Experiment, Measure, Prediction
 
 TOP1 = Measure("final", "test")
 TOP5 = Measure("final", "test", "error5")
-VGG = {"train.batch_size": 256, "train.epochs": 74.0}
+VGG = {"train.epochs": 74.0}
 RESNET: dict[str, Any] = {"data.scale": 480 / 256, "optim.lr": 0.1, "optim.weight_decay": 1e-4}
-RESNET |= {"train.batch_size": 256, "train.epochs": 120.0}  # 600,000 steps
+RESNET |= {"train.epochs": 120.0}  # 600,000 steps
 GOOGLENET: dict[str, Any] = {"data.area": 0.08, "data.color": 0.0, "optim.weight_decay": 2e-4}
 GOOGLENET |= {"train.batch_size": 32, "train.epochs": 250.0, "optim.factor": 0.96}
 GOOGLENET |= {"optim.milestones": tuple(epoch / 250 for epoch in range(8, 250, 8))}
-MODERN: dict[str, Any] = {
-    "data.area": 0.08,
-    "data.color": 0.0,
-    "optim.lr": 0.1,
-    "optim.weight_decay": 1e-4,
-}
+MODERN: dict[str, Any] = {"data.area": 0.08, "data.color": 0.0, "optim.lr": 0.1}
+MODERN |= {"optim.weight_decay": 1e-4, "train.label_smoothing": 0.1, "model.zero_gamma": True}
 MODERN |= {"optim.schedule": "cosine", "optim.warmup": 5 / 90, "optim.nesterov": True}
-MODERN |= {"train.batch_size": 256, "train.label_smoothing": 0.1, "model.zero_gamma": True}
 
 
 def less(measure: Measure, arm: str, than: str, *nets: str) -> Prediction:
@@ -76,10 +71,11 @@ EXPERIMENT = Experiment(
             schedule="step",
             milestones=(0.25, 0.5, 0.75),
         ),
-        train=Train(batch_size=128, epochs=90.0),
+        train=Train(batch_size=256, epochs=90.0),
     ),
     arms={
-        "alexnet": {"data.crop": 227},  # what its 55x55 maps need
+        # 227 pixels are what its 55x55 maps need
+        "alexnet": {"data.crop": 227, "train.batch_size": 128},
         "vgg11": {"model.name": "vgg11", **VGG},
         "vgg16": {"model.name": "vgg16", "model.initializer": "glorot_uniform", **VGG},
         "googlenet": {"model.name": "googlenet", **GOOGLENET},
@@ -110,6 +106,7 @@ EXPERIMENT = Experiment(
             "base.data.side": 72,
             "base.data.crop": 64,
             "base.data.validation_examples": 200,
+            "base.train.batch_size": 32,
             "base.train.steps": 100,
             "base.train.eval_every": 50,
             "base.train.eval_train_examples": 200,
