@@ -37,7 +37,7 @@ EXPERIMENT = Experiment(
             "model.pool": "max",
         },
     },
-    tune={"optim.lr": (0.0005, 0.001, 0.002)},
+    tune={"optim.lr": (0.0005, 0.001, 0.002, 0.004)},
     tune_seeds=(0,),
     tune_by=Measure("final", "validation", "loss"),
     predictions=(

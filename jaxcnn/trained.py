@@ -3,6 +3,7 @@ pictures, what its layers make of them.
 """
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,17 +164,32 @@ class Shown(NamedTuple):
 def shown(trained: Trained, layer: str, files: Sequence[Path]) -> list[Shown]:
     """Of each picture. Raises `InputError` for a layer that has no maps, and as `probabilities`."""
     known = layers(trained)
-    with_maps = {name: shape for name, shape in known.items() if len(shape) == 3}
-    ops.lookup(with_maps, layer, "--show")
+    with_maps = {name: maps for name in known if (maps := _maps(trained, name, known[name]))}
+    shape = ops.lookup(with_maps, layer, "--show")
     images = np.stack([_picture(trained, file) for file in files])
-    kernel: Any = trained.state.params
-    for part in layer.split("/"):
-        kernel = kernel.get(part, {})
-    kernel = kernel.get("kernel")
+    kernel = _kernel(trained, layer)
     sees_pixels = layer == next(iter(known)) and np.ndim(kernel) == 4
     filters = np.asarray(kernel) if sees_pixels and kernel.shape[2] in (1, 3) else None
-    found = zip(images, _features(trained, layer, images), strict=True)
-    return [Shown(picture, maps, filters) for picture, maps in found]
+    maps = _features(trained, layer, images).reshape(len(images), *shape)
+    return [Shown(picture, own, filters) for picture, own in zip(images, maps, strict=True)]
+
+
+def _maps(trained: Trained, layer: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape [h, w, M] of a layer's features; None where they are no maps. Those of the last
+    convolution are handed on as one row: of square ones it tells the side.
+    """
+    kernel = _kernel(trained, layer)
+    if len(shape) == 3 or np.ndim(kernel) != 4:
+        return shape if len(shape) == 3 else None
+    side = math.isqrt(shape[0] // kernel.shape[-1])
+    return (side, side, kernel.shape[-1]) if side**2 * kernel.shape[-1] == shape[0] else None
+
+
+def _kernel(trained: Trained, layer: str) -> Any:
+    found: Any = trained.state.params
+    for part in layer.split("/"):
+        found = found.get(part, {})
+    return found.get("kernel")
 
 
 def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:

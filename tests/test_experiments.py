@@ -37,6 +37,8 @@ SETS = {
     "mnist": ((28, 28, 1), 10, 60_000, 10_000),
     "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
+    "orl_faces": ((112, 92, 1), 40, 400, 0),
+    "facial_keypoints": ((128, 128, 1), 68, 3462, 770),
     "imagenet": ((256, 256, 3), 1000, 1_281_167, 50_000),
 }
 
@@ -49,12 +51,18 @@ def as_loaded(data: Data) -> Dataset:
     size = (data.resize or height, data.resize or width, channels)
 
     def split(n: int) -> Split:
-        return Split(np.broadcast_to(np.uint8(0), (n, *size)), np.broadcast_to(np.int32(0), n))
+        labels = np.broadcast_to(np.int32(0), n)
+        if data.name == "facial_keypoints":
+            labels = np.broadcast_to(np.float32(0), (n, classes, 2))
+        return Split(np.broadcast_to(np.uint8(0), (n, *size)), labels)
 
     if data.classes is not None:  # all of them have as many examples
         total, test = (n * len(data.classes) // classes for n in (total, test))
         classes = len(data.classes)
     asked = data.train_examples if data.per_class is None else data.per_class * classes
+    if data.test_per_class is not None:
+        test = data.test_per_class * classes
+        total -= test
     rest = total - data.validation_examples
     assert (asked or 1) <= rest
     splits = (split(n) for n in (asked or rest, data.validation_examples, test))

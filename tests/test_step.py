@@ -143,6 +143,8 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "optim.weight_decay": 0.1,
             "train.label_smoothing": 0.1,
             "compress.sparsity": 0.5,
+            "compress.prune_from": 0.1,
+            "compress.prune_until": 0.2,
         },
     )
     boxes = {"data.scale": 2.0, "data.area": 0.5, "data.aspect": 1.1}
