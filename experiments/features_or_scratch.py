@@ -50,6 +50,10 @@ EXPERIMENT = Experiment(
         Prediction(ERROR, "finetune", than="scratch"),
         Prediction(ERROR, "svm_conv", than="finetune"),
     ),
+    caveat=(
+        "The published features are of nets trained on ImageNet; this source has seen five "
+        "classes of small grey pictures."
+    ),
     presets={
         "quick": {
             "base.train.steps": 300,

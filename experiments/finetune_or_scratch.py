@@ -49,6 +49,7 @@ EXPERIMENT = Experiment(
         Prediction(ERROR, "finetune_300", than="scratch_300"),
         Prediction(ERROR, "finetune_300", than="frozen_300"),
     ),
+    caveat=("The source has seen five classes of small grey pictures, not ImageNet."),
     presets={
         "quick": {
             "base.train.steps": 300,

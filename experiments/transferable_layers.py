@@ -67,6 +67,10 @@ EXPERIMENT = Experiment(
         ),
         Prediction(ERROR, "tuned_4", than="frozen_4"),
     ),
+    caveat=(
+        "Published are nets of ImageNet's halves, with 645,000 pictures each; here the second "
+        "half has 500."
+    ),
     presets={
         "quick": {
             "base.train.steps": 300,
