@@ -78,8 +78,9 @@ def static(run: Run) -> Run:
     Off stays off: a zero leaves no trace in the program (dropout, noise, color; of scale and area
     it is a one), so it is not any number.
     """
-    off = dict.fromkeys(("model.dropout", "data.noise", "data.color"), (0, "paper"))
-    off |= dict.fromkeys(("data.scale", "data.area"), (1,))
+    zeros, ones = ("model.dropout", "data.noise", "data.color"), ("data.scale", "data.area")
+    off: dict[str, tuple[Any, ...]] = {**dict.fromkeys(zeros, (0, "paper"))}
+    off |= dict.fromkeys(ones, (1,))
     neutral = {
         path: value if value in off.get(path, ()) else 0.5
         for path in TRACED
