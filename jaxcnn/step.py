@@ -80,8 +80,9 @@ def static(run: Run) -> Run:
     Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity; of scale
     and area it is a one), so it is not any number.
     """
-    off = dict.fromkeys(("model.dropout", "data.noise", "data.color"), (0, "paper"))
-    off |= {"data.scale": (1,), "data.area": (1,), "compress.sparsity": (0,)}
+    zeros, ones = ("data.noise", "data.color", "compress.sparsity"), ("data.scale", "data.area")
+    off: dict[str, tuple[Any, ...]] = {"model.dropout": (0, "paper")}
+    off |= {**dict.fromkeys(zeros, (0,)), **dict.fromkeys(ones, (1,))}
     neutral = {
         path: value if value in off.get(path, ()) else 0.5
         for path in TRACED

@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ class Part:
     def side(self) -> int:
         return self.source.side
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         own = self.source.fingerprint.encode() + np.asarray(self.index, np.int64).tobytes()
         return hashlib.sha256(own).hexdigest()
