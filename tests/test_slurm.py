@@ -210,7 +210,7 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
     assert re.search(r"small +3 +3 +0 +0 +0 +0 +\d+_0 completed", state), state
     assert re.search(r"large +3 +3 +0 +0 +0 +0 +\d+_1 completed", state), state
     assert "nothing to do here for small, large" in shell(cluster, *asked)
-    assert "4 of 4 runs" in shell(cluster, *launch, "report", file, "--out", out)
+    assert "6 of 6 runs" in shell(cluster, *launch, "report", file, "--out", out)
     refused = subprocess.run(
         [*map(str, asked), "--seeds", "7", "--partition", "nowhere"],
         **{"cwd": REPOSITORY, "env": cluster, "capture_output": True, "text": True},
