@@ -41,9 +41,9 @@ class Assumptions:
     rate: float = option(2791, "pictures/s of an accelerator: one H100, NVIDIA's PyTorch, fp16")
     bandwidth: float = option(25e9, "bytes/s that an accelerator sends: half of 400 Gbit/s")
     per_host: float = option(8, "accelerators of a host")
-    decoded: float = option(0.0, "pictures/s that a core decodes and crops; measured")
-    stored: float = option(0.0, "bytes of a stored JPEG, shorter side 256; measured")
-    saving: float = option(0.0, "seconds that training waits for a save; measured")
+    decoded: float = option(1025, "pictures/s that a core decodes and crops; measured")
+    stored: float = option(23.9e3, "bytes of a stored JPEG, shorter side 256; measured")
+    saving: float = option(0.174, "seconds that training waits for a save; measured")
     failing: float = option(
         54 * 24 * HOURS * 16_384 / 419,
         "seconds between failures of one accelerator with its share of host and network: 419 in 54"

@@ -167,13 +167,14 @@ def submit(tasks: Sequence[Task], resources: Resources, root: Path) -> list[Job]
     where it refuses.
     """
     import submitit
+    from submitit.core.utils import FailedJobError
 
     executor = submitit.SlurmExecutor(root / "slurm", max_num_timeout=TIMEOUTS)
     executor.update_parameters(**parameters(resources))
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises
             made = executor.submit_array(list(tasks))
-    except submitit.core.utils.FailedJobError as error:
+    except FailedJobError as error:
         words = str(error).strip().splitlines() or ["no reason given"]
         raise RuntimeError(f"sbatch refuses: {words[-1]}") from error
     entries = [
