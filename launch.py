@@ -144,13 +144,13 @@ def run(
         common += ["--seeds", seeds] if seeds else []
         common += [word for setting in settings for word in ("--set", setting)]
         common += ["--data-dir", str(data_dir)] if data_dir else []
-        given = [*common, "--checkpoint-every", str(checkpoint_every)]
-        given += ["--tensorboard"] if tensorboard else []
-        given += ["--at-once", str(at_once)] if at_once else []
+        own = [*common, "--checkpoint-every", str(checkpoint_every)]
+        own += ["--tensorboard"] if tensorboard else []
+        own += ["--at-once", str(at_once)] if at_once else []
         who = ["--all"] if every else list(names)
         words = [*who, *(["--arms", *arms] if arms else []), *common]
         asked = dict(zip(names, exps, strict=True))
-        return _submit(asked, given, resources, out, data_dir, who, words)
+        return _submit(asked, own, resources, out, data_dir, who, words)
     if resources != UNASKED:
         raise InputError("--partition, --gpus, --time and the like are of --on slurm.")
     selected = _select(_names(names, every), preset, arms, seeds, settings, data_dir)

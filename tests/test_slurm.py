@@ -216,7 +216,7 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
         **{"cwd": REPOSITORY, "env": cluster, "capture_output": True, "text": True},
     )
     assert refused.returncode == 1 and refused.stderr.startswith("error: sbatch refuses: ")
-    assert "invalid partition" in refused.stderr and refused.stderr.count("\n") == 1
+    assert "Invalid partition name" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
