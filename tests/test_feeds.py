@@ -233,7 +233,7 @@ def test_a_trained_run_sees_pictures_of_any_size(undisturbed: Any, place: Path) 
     np.testing.assert_allclose(shares, jax.nn.softmax(logits), rtol=1e-5)
 
 
-EXPERIMENT = """from jaxcnn.config import Data, Model, Optim, Run, Train
+EXPERIMENT = """from jaxcnn.config import Compress, Data, Model, Optim, Run, Start, Train
 from jaxcnn.experiment import Experiment, Measure, Prediction
 
 EXPERIMENT = Experiment(
