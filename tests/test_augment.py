@@ -227,6 +227,7 @@ def test_scale_jitter_is_the_papers():
     assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
 
 
+@pytest.mark.slow
 def test_crops_of_random_area_are_those_of_a_loop_that_draws_again():
     boxes = np.asarray(augment.area_boxes(jax.random.key(0), 20_000, (32, 32), 0.08, 4 / 3))
     tops, lefts, heights, widths = boxes.T

@@ -20,6 +20,8 @@ ALL = [
     for name in experiment.available()
     for preset in experiment.presets_of(experiment.load(name))
 ]
+# Nets at the size of their papers take long to trace.
+LARGE = [("imagenet", preset) for preset in experiment.presets_of(experiment.load("imagenet"))]
 SMALL = Experiment(
     claim="a claim",
     source="a source",
@@ -80,7 +82,10 @@ def traced(run: Run, problem: step.Problem, whole: bool) -> None:
     assert state.step.shape == sums["loss"].shape == ()
 
 
-@pytest.mark.parametrize(("name", "preset"), ALL)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [pytest.param(*c, marks=pytest.mark.slow if c in LARGE else ()) for c in ALL],
+)
 def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
     exp = experiment.with_preset(experiment.load(name), preset)
     exp = dataclasses.replace(exp, resplit=False)  # other splits have the same sizes

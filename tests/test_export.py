@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -181,7 +182,10 @@ def test_onnx_and_c_give_our_logits_at_full_depth(net: str, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_every_model_and_knob_has_a_translation() -> None:
-    cases: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in models.list_models()]
+    # A deeper net has no other operations than the least deep one of its kind.
+    deeper = re.compile(r"(resnet|plain)(34|44|56|101|110|152|1202)|vgg(13|16|19)")
+    names = [name for name in models.list_models() if not deeper.match(name)]
+    cases: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in names]
     knobs = [{"activation": activation} for activation in ops.ACTIVATIONS]
     knobs += [{"pool": pool} for pool in ops.POOLS]
     for name in ("lenet5", "alexnet_cifar", "googlenet_cifar"):

@@ -131,7 +131,17 @@ def test_schedules_at_quarters(changes: dict[str, Any], expected: list[float]) -
     np.testing.assert_allclose([shape(t) for t in (0, 25, 50, 75, 100)], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", [p for p in step.TRACED if p != "train.side_head_weight"])
+BOXES = ("data.scale", "data.area", "data.aspect")  # which take long to compile
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, marks=pytest.mark.slow if p in BOXES else ())
+        for p in step.TRACED
+        if p != "train.side_head_weight"
+    ],
+)
 def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -> None:
     base = override(
         MLP,

@@ -82,6 +82,7 @@ def test_features_are_what_the_next_layer_is_given(monkeypatch: pytest.MonkeyPat
         transfer.features(LENET, variables, x, "C2")
 
 
+@pytest.mark.slow
 def test_features_of_a_block_are_of_the_block_behind_a_shortcut_and_a_junction() -> None:
     resnet = models.create_model("resnet20", shortcut="B", remat=True)
     behind = transfer._behind(transfer._whole(resnet), (32, 32, 3))
@@ -353,6 +354,7 @@ def test_the_source_s_weights_are_the_start(root: Path, datasets: Mapping[Data, 
             np.testing.assert_array_equal(leaf, expected, err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_undisturbed_one(
     root: Path, tmp_path: Path, datasets: Mapping[Data, Dataset]
 ) -> None:
@@ -481,6 +483,7 @@ def test_a_source_that_diverged_or_whose_data_changed_is_an_error(
 # Files
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_are_the_start(tmp_path: Path, datasets: Mapping[Data, Dataset]) -> None:
     """Of a net for ten classes, whose last layer is left where it is."""
     ten = models.from_config(BASE.model, 10)
@@ -520,6 +523,7 @@ def test_weights_of_a_file_are_the_start(tmp_path: Path, datasets: Mapping[Data,
 # The command
 
 
+@pytest.mark.slow
 def test_features_of_a_finished_run_as_a_file(
     command: Launch, root: Path, tmp_path: Path, datasets: Mapping[Data, Dataset]
 ) -> None:
