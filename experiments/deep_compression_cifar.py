@@ -49,7 +49,10 @@ EXPERIMENT = Experiment(
         ),
         Prediction(ERROR, "resnet_deep", than="resnet", direction="greater"),
     ),
-    caveat="A net that has not been trained to its end loses less by being made smaller.",
+    caveat=(
+        "300 steps at 16 pixels are the beginning of a training, and half of them are with a tenth "
+        "of the weights; the published nets were trained to the end before they were pruned."
+    ),
     presets={
         "quick": {
             "base.data.resize": 16,
@@ -61,7 +64,7 @@ EXPERIMENT = Experiment(
             "base.train.eval_every": 150,
             "base.train.eval_train_examples": 500,
             "arms": ("alexnet", "alexnet_deep"),
-            "seeds": range(5),
+            "seeds": range(4),
         },
         "paper": {"base.train.epochs": 180.0, "tune_seeds": (0, 1)},
     },
