@@ -185,6 +185,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
             weights.load(path, "mlp")
 
 
+@pytest.mark.slow
 def test_a_compressed_run_s_size_is_that_of_its_file(tmp_path: Path) -> None:
     base = override(
         Run(),

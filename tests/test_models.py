@@ -371,6 +371,7 @@ def test_momentum_and_epsilon_reach_every_normalisation(name: str) -> None:
     assert constants(text, 0.8125) == 2 * sites  # mean and variance
 
 
+@pytest.mark.slow
 def test_statistics_move_in_training_and_not_in_evaluation() -> None:
     model = models.create_model("resnet20", blocks=(1, 1, 1), widths=(4, 4, 4), bn_momentum=0.75)
     x = jax.random.normal(jax.random.key(1), (8, 8, 8, 3)) * 3 + 1

@@ -270,6 +270,7 @@ CHANGES = {
 NET = {"model.name": "mlp", "model.widths": (24, 16), "model.activation": "relu"}
 
 
+@pytest.mark.slow
 def test_a_trajectory_of_sgd_is_pytorch_s_through_a_drop_of_the_rate(tmp_path: Path) -> None:
     """Coupled decay of every tensor, biases and normalisations too; the rate outside the momentum.
     With the rate inside it, as the papers have it, the weights are the same up to the drop alone.

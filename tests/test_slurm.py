@@ -98,6 +98,7 @@ def test_resources_reach_sbatch() -> None:
     assert others == {"requeue": True, "account": "vision", "exclusive": True}
 
 
+@pytest.mark.slow
 def test_a_task_is_an_arm_and_a_finished_arm_is_none(command: Launch, tmp_path: Path) -> None:
     """The words of a task are those that the command line takes."""
     file, out = written(tmp_path, QUICK), tmp_path / "runs"

@@ -492,6 +492,7 @@ def opinionated() -> tuple[Any, Any]:
     return model, variables | {"params": variables["params"] | {"fc": fc}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crops", [1, 10])
 def test_predictions_are_the_mean_over_the_crops(crops):
     model, variables = opinionated()

@@ -320,6 +320,7 @@ def test_the_source_run_is_this_run_on_the_other_data() -> None:
     assert transfer.source(other).optim.lr == 0.7  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_equal_sources_are_trained_once(root: Path, datasets: Mapping[Data, Dataset]) -> None:
     infos = sorted(root.glob("sources/*/*/run.json"))
     assert [p.parent.name.split("-")[0] for p in infos] == ["seed0", "seed1"]
@@ -335,6 +336,7 @@ def test_equal_sources_are_trained_once(root: Path, datasets: Mapping[Data, Data
     assert record.info["source_data"] == theirs != record.info["data"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_source_s_weights_are_the_start(root: Path, datasets: Mapping[Data, Dataset]) -> None:
     """Of a run that freezes all of them they are the end, too; the head is its own."""
     jobs = sweep.final_jobs(STARTED, root)
@@ -378,6 +380,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(
         np.testing.assert_array_equal(leaf, cut[path], err_msg=path)
 
 
+@pytest.mark.slow
 def test_a_machine_on_features_is_the_library_s_on_features_made_by_hand(
     root: Path, datasets: Mapping[Data, Dataset]
 ) -> None:
@@ -462,6 +465,7 @@ def test_what_cannot_start_is_said_before_any_work(
         train.check(every, {r.data: stand_in(r.data) for r in every})
 
 
+@pytest.mark.slow
 def test_a_source_that_diverged_or_whose_data_changed_is_an_error(
     tmp_path: Path, datasets: Mapping[Data, Dataset]
 ) -> None:
