@@ -92,14 +92,15 @@ def parameters(fitted: Fitted) -> int:
     """How many numbers must be kept to judge a picture: of a support vector machine its vectors,
     of the nearest neighbours all training pictures. A net that gives the features is not counted.
     """
-    total = 0
+    total, width = 0, fitted.size  # numbers that a part sees of a picture
     for _, part in getattr(fitted.estimator, "steps", [("", fitted.estimator)]):
         stored, vectors = set(STORED), len(getattr(part, "support_", ()))
         if getattr(part, "kernel", None) == "linear":  # its weights are enough
             stored, vectors = stored - {"dual_coef_"}, 0
         if isinstance(part, KNeighborsClassifier):
             vectors = len(fitted.data.train.labels)
-        total += vectors * part.n_features_in_
+        total += vectors * width
+        width = getattr(part, "n_components_", width)
         total += sum(np.size(getattr(part, name, ())) for name in stored)
     return total
 

@@ -62,6 +62,12 @@ def test_eigenfaces_are_the_nearest_neighbour_among_principal_components(data: D
     # 200 pictures of 5 numbers, the axes, their variances and the mean picture
     assert classical.parameters(classical.fit(run, data)) == 200 * 5 + 5 * 784 + 5 + 784
     svm = override(FIT, {"model.name": "svm_rbf"})
+    for run, width in ((svm, 784), (override(svm, {"model.components": 5}), 5)):
+        fitted = classical.fit(run, data)
+        machine = fitted.estimator[-1] if width == 5 else fitted.estimator
+        pca = 5 * 784 + 784 + 5 if width == 5 else 0
+        vectors = len(machine.support_)
+        assert classical.parameters(fitted) == vectors * width + 9 * vectors + 45 + pca
     assert error(override(svm, {"model.components": 5}), data) > error(svm, data)
 
 
