@@ -612,12 +612,12 @@ def predict(
     backend.set_up()
     with console.status("reading the run"):
         source = trained.load(folder, data_dir)
-        if source.run.train.objective == "landmarks":
-            _draw_points(folder, trained.face_points(source, images), images)
-            return
-        found = trained.probabilities(source, images)
+        points = source.run.train.objective == "landmarks"
         drawn = trained.shown(source, show, images) if show else []
-    for path, shares in zip(images, found, strict=True):
+        faces = trained.face_points(source, images) if points else []
+        found = [] if points else trained.probabilities(source, images)
+    _draw_points(folder, faces, images)
+    for path, shares in zip(images, found, strict=not points):
         best = sorted(range(len(shares)), key=lambda k: -shares[k])[:top]
         words = [f"{source.data.classes[k]} {100 * shares[k]:.1f} %" for k in best]
         console.print(f"{path}: {', '.join(words)}", markup=False, soft_wrap=True)
@@ -811,7 +811,7 @@ def _submit(
 def _draw_points(folder: Path, found: list[tuple[Any, Any]], images: tuple[Path, ...]) -> None:
     from jaxcnn import plots, records
 
-    for file, (picture, points) in zip(images, found, strict=True):
+    for file, (picture, points) in zip(images, found, strict=False):
         path = folder / "predict" / f"{file.stem}.points.png"
         records.write(path, plots.png(plots.faces(picture[None], points[None])))
         console.print(f"Written: {path}", soft_wrap=True)

@@ -167,7 +167,8 @@ def test_a_net_learns_to_find_them(file: Path, command: Launch, tmp_path: Path) 
     assert wanted in out and re.search(r"failures, above 8 %: \d+\.\d\d %", out)
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), found.images[0])
-    code, out, err = command("predict", folder, face)
+    code, out, err = command("predict", folder, face, "--show", "C1")
+    assert (folder / "predict" / "face.C1.png").is_file()
     drawn = folder / "predict" / "face.points.png"
     assert (code, err) == (0, "") and f"Written: {drawn}" in out
     for path in (drawn, tmp_path / "test.faces.png", tmp_path / "test.cumulative_errors.png"):

@@ -115,6 +115,7 @@ def _input(source: Trained, whole: bool) -> str:
         steps.append(f"take away {mean} and divide by {std}, a number a channel")
     listed = ", ".join(steps)
     output = {"classification": "logits", "reconstruction": "the reconstruction"}
+    output["landmarks"] = "x, y of each point from the picture's middle, in halves of the picture"
     made = output.get(source.run.train.objective, "the output of the last layer")
     if whole:
         return f"{first}\n\nThe file itself does: {listed}. Output: {made}, float32 [B, ...]."
