@@ -231,8 +231,10 @@ def train_step(
         nothing = losses.zeros(run.train.objective)
         return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
 
-    count = len(greedy_ends(run, problem))
-    stage = jnp.sum(state.step >= jnp.array(greedy_ends(run, problem), jnp.int32))
+    ends = greedy_ends(run, problem)
+    count = len(ends)
+    # No array of them: jaxlib 0.11.2 dies of an empty one over several devices.
+    stage = sum(state.step >= end for end in ends)
     gradients: list[Any] = [
         jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
     ]
