@@ -338,7 +338,7 @@ def _warnings(
     for arm in arms:
         if arm.chosen is None:
             yield f"{arm.name}: tuning is unfinished, so no setting is chosen and no number given."
-        lost = max(cell.diverged for cell in cells if cell.arm == arm.name)
+        lost = max((cell.diverged for cell in cells if cell.arm == arm.name), default=0)
         if lost:
             yield (
                 f"{arm.name}: {lost} of {len(exp.seeds)} runs diverged at the chosen setting;"

@@ -332,6 +332,15 @@ def test_one_seed_is_undecided(tmp_path):
     assert printed(table)
 
 
+def test_arms_that_no_prediction_is_left_of_are_reported_all_the_same(tmp_path):
+    alone = dataclasses.replace(EXPERIMENT, predictions=())
+    write_all(tmp_path)
+    table = findings.collect(alone, tmp_path)
+    assert not table.findings and table.finished == table.expected
+    report.write(table, tmp_path / "report")
+    assert EXPERIMENT.claim in printed(table)
+
+
 def test_a_diverged_run_blocks_a_verdict_in_its_arms_favour(tmp_path):
     write_all(tmp_path)
     write_run(tmp_path, EXPERIMENT, "relu", at_best("relu", 3), status="diverged", test=False)
