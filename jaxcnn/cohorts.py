@@ -29,6 +29,8 @@ EVAL_BATCH = 250
 # Of streamed pictures, how much goes to the device at once: of large ones a batch.
 CHUNK_BYTES = 2**26
 MOST = 32  # batches in a chunk
+# Steps that a GPU takes before it asks the host whether there is another.
+TOGETHER = 1
 
 
 class Carry(NamedTuple):
@@ -122,7 +124,14 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             )
             return Carry(state, jax.tree.map(jnp.add, carry.sums, sums))
 
-        return lax.fori_loop(0, n, one, carry)
+        def some(k: jax.Array, carry: Carry) -> Carry:
+            return lax.fori_loop(0, together, lambda i, c: one(k * together + i, c), carry)
+
+        together = TOGETHER
+        if together == 1:
+            return lax.fori_loop(0, n, one, carry)
+        carry = lax.fori_loop(0, n // together, some, carry)
+        return lax.fori_loop(n // together * together, n, one, carry)
 
     judge = fused(functools.partial(step.eval_step, run, problem))
     nothing = functools.partial(losses.zeros, run.train.objective, step.five(run, problem))

@@ -151,6 +151,10 @@ def test_accelerators_get_the_plain_operations(monkeypatch: pytest.MonkeyPatch) 
     on_cpu = program()
     assert "dot_general" in on_cpu and "conv_general_dilated" not in on_cpu
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    on_gpu = program()
+    assert "conv_general_dilated" in on_gpu and "dot_general" not in on_gpu
+    assert "custom_vjp" in on_gpu  # of the pooling alone, for its gradient
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     elsewhere = program()
     assert "conv_general_dilated" in elsewhere and "reduce_window_max" in elsewhere
     assert "custom_vjp" not in elsewhere and "dot_general" not in elsewhere
