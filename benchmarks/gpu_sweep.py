@@ -9,7 +9,8 @@ take turns at each R:
 
 | strategy | what |
 |---|---|
-| vmap, grouped convolution | the project's program: `vmap`, which groups the convolutions |
+| vmap | the project's program: convolutions of few channels as products (jaxcnn/kernels.py) |
+| vmap, grouped convolution | the same with `lax`'s convolutions, which `vmap` groups |
 | vmap, im2col | the same, each convolution as a gathering of patches and a batched product |
 | scan over runs | one run after the other inside one program |
 | several streams | processes that share the GPU, each with a scan over its part of the runs |
@@ -23,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,8 @@ import contest
 from contest import Failed, Worker
 
 QUESTION = "How should runs of a small net stand side by side on this GPU?"
-GROUPED, IM2COL, SCAN, STREAMS = (
+VMAP, GROUPED, IM2COL, SCAN, STREAMS = STRATEGIES = (
+    "vmap",
     "vmap, grouped convolution",
     "vmap, im2col",
     "scan over runs",
@@ -40,7 +43,7 @@ GROUPED, IM2COL, SCAN, STREAMS = (
 RUNS = {1: 1.0, 16: 1.5, 256: 3.0, 4: 1.0, 64: 2.0}  # what the goal needs first; share of time
 MOST_STREAMS, BLOCK_SECONDS = 4, 0.4
 GOAL = 8  # 256 runs of LeNet-5 in at most so many times the time of one
-IDLE_GOAL, IDLE_STEPS = 0.05, 100
+IDLE_GOAL, IDLE_STEPS = 0.05, 192
 RUNNING = ("carry", "values", "order", "data")
 MPS = Path(tempfile.gettempdir()) / "nvidia-mps"  # without its daemon, processes take turns
 
@@ -74,6 +77,8 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     from jaxcnn import backend, cohorts, config, kernels, sharding, step
 
     backend.set_up()
+    if strategy == GROUPED:
+        kernels.conv = plain
     if strategy == IM2COL:
         kernels.conv = im2col
     if strategy in (SCAN, STREAMS):
@@ -147,12 +152,13 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             return jax.tree.map(lambda a: a[None], carry)
 
         fixed = jax.jit(scan, donate_argnums=0)
+        own = cohorts.UNROLLED if cohorts.together(now["run"], problem) > 1 else 1
         dispatches = {
-            "the project's program": lambda: advance(steps),
-            "scan of fixed length": lambda: fixed(*(now[k] for k in RUNNING)),
+            "the project's program": (lambda: advance(steps), own),
+            "scan of fixed length": (lambda: fixed(*(now[k] for k in RUNNING)), 1),
         }
         found: dict[str, Any] = {}
-        for name, dispatch in dispatches.items():
+        for name, (dispatch, unrolled) in dispatches.items():
             seconds = []
             for _ in range(4):  # compiled, and its graphs recorded
                 start = time.perf_counter()
@@ -162,13 +168,22 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
                 now["carry"] = jax.block_until_ready(dispatch())
             found[name] = {
                 "us_per_step_without_profile": round(min(seconds[1:]) / steps * 1e6, 1),
-                "profile": traces.idle(events, steps),
+                "profile": traces.idle(events, steps, unrolled),
                 "time": traces.shares(events, {}),
                 "longest": traces.longest(events, {}),
             }
         return found
 
     return {"prepare": prepare, "block": block, "facts": facts, "idle": idle}
+
+
+def plain(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", groups: int = 1) -> Any:
+    """`kernels.conv` by `lax` alone."""
+    from jaxcnn import kernels
+
+    stride = kernels._pair(stride)
+    pads = kernels._pads(x.shape[1:3], w.shape[:2], stride, padding)
+    return kernels._lax_conv(x, w, stride, pads, groups=groups)
 
 
 def im2col(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", groups: int = 1) -> Any:
@@ -237,6 +252,23 @@ class Team:
 Results = dict[int, dict[str, Any]]  # runs -> strategy -> figures, or why there are none
 
 
+def prepared(
+    net: str, runs: int, teams: list[Team], left: Callable[[], float]
+) -> list[tuple[Team, float | str]]:
+    """Each team with the seconds that it took, or why there are none; all compile at once."""
+
+    def prepare(team: Team) -> float | str:
+        if team.strategy == STREAMS and runs == 1:
+            return "as the scan"
+        try:
+            return team.prepare(net, runs, left)
+        except Failed as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(teams)) as pool:
+        return list(zip(teams, pool.map(prepare, teams), strict=True))
+
+
 def measure(net: str, toy: bool, teams: list[Team], left: Callable[[], float]) -> Results:
     results: Results = {}
     batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else NETS[net][2:4]
@@ -245,15 +277,12 @@ def measure(net: str, toy: bool, teams: list[Team], left: Callable[[], float]) -
         part = contest.countdown(left() * sizes[runs] / sum(list(sizes.values())[i:]))
         results[runs] = {}
         ready = []
-        for j, team in enumerate(teams):
-            if team.strategy == STREAMS and runs == 1:
-                results[runs][team.strategy] = "as the scan"
-                continue
-            share = contest.countdown(part() / (len(teams) - j) * 0.9)
+        for team, took in prepared(net, runs, teams, contest.countdown(part() * 0.7)):
             try:
-                took = team.prepare(net, runs, share)
+                if isinstance(took, str):
+                    raise Failed(took)
                 team.steps = 1
-                once = min(team.block(share) for _ in range(2))
+                once = min(team.block(part) for _ in range(2))
                 longest = examples // batch
                 team.steps = max(1, min(longest, round(BLOCK_SECONDS / once)))
                 ready.append((team, took))
@@ -309,8 +338,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=570, help="for all of it")
     parser.add_argument("--toy", action="store_true", help="small, on a CPU: that it runs")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
-    strategies = (GROUPED, IM2COL, SCAN, STREAMS)
-    parser.add_argument("--work", choices=strategies, help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=STRATEGIES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return contest.serve(side_by_side(options.work, options.toy))
@@ -327,7 +355,7 @@ def main() -> None:
             return stack.enter_context(Worker(strategy, __file__, arguments, environment))
 
         count = {STREAMS: 2 if toy else MOST_STREAMS}
-        teams = [Team(s, count.get(s, 1), start) for s in strategies]
+        teams = [Team(s, count.get(s, 1), start) for s in STRATEGIES]
         try:
             teams[0].prepare("lenet5", 1, lambda: min(left(), 120))
             steps = 8 if toy else IDLE_STEPS
@@ -402,14 +430,13 @@ def show(found: dict[str, Results], toy: bool) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    strategies = (GROUPED, IM2COL, SCAN, STREAMS)
     for net, results in found.items():
         where = "images/s on this CPU, a toy" if toy else "images/s of all runs"
-        table = Table("runs", *strategies, "fastest", title=f"{net}, {where}")
+        table = Table("runs", *STRATEGIES, "fastest", title=f"{net}, {where}")
         verdict = decided(results)
         for runs in sorted(results):
             cells = []
-            for strategy in strategies:
+            for strategy in STRATEGIES:
                 value = results[runs][strategy]
                 cells.append(value if isinstance(value, str) else f"{value['images_per_s']:,.0f}")
             table.add_row(str(runs), *cells, str(verdict["strategy"][runs]))

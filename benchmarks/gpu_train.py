@@ -367,17 +367,17 @@ def measure(
         found["sweep"][OURS] = sweep(mine, sizes, left, 0.55 * seconds)
         size = found["batch"] = best(found["sweep"][OURS])
         found["images_per_s"] = {OURS: contest.spread([found["sweep"][OURS][size]], 1)}
-        turn: dict[str, Any] = {}
-        try:
-            turn = _prepare_peer(theirs, sizes, toy, left, found)
-        except Failed as error:
-            found["failed"].append(str(error))
-        mine.ask("prepare", max(left(), 20), size=size)
-        _take_turns(found, mine, size, theirs, turn, 2 if toy else 5, left)
+        for form in ("eager",) if toy else ("eager", "compiled"):
+            try:
+                turn = _prepare_peer(theirs, form, sizes, left, found)
+                mine.ask("prepare", max(left(), 20), size=size)
+                _take_turns(found, mine, size, theirs, turn, 2 if toy else 5)
+            except Failed as error:
+                found["failed"].append(str(error))
         for what, worker, arguments in (
             ("profile", mine, {"size": size}),
             ("facts", mine, {}),
-            *([("peer_facts", theirs, {})] if turn else []),
+            ("peer_facts", theirs, {}),
         ):
             try:
                 asked = what.removeprefix("peer_")
@@ -393,48 +393,40 @@ def _take_turns(
     theirs: Worker,
     turn: dict[str, Any],
     repeats: int,
-    left: Callable[[], float],
 ) -> None:
     """Blocks in turns; what they give takes the place of the sweep's figures."""
-    blocks: dict[str, list[float]] = {OURS: [], **{form: [] for form in turn}}
+    own, other = [], []
     for _ in range(repeats):
-        if blocks[OURS] and left() < 5 * BLOCK_SECONDS:
-            break
-        blocks[OURS].append(mine.ask("block", left(), size=size))
-        for form, arguments in turn.items():
-            blocks[form].append(theirs.ask("block", left(), **arguments))
-    found["images_per_s"] |= {who: contest.spread(speeds, 1) for who, speeds in blocks.items()}
-    for form in turn:
-        found[f"ours / {form}"] = contest.ratio(blocks[OURS], blocks[form])
+        own.append(mine.ask("block", 60, size=size))
+        other.append(theirs.ask("block", 60, **turn))
+    them = f"{theirs.name}, {turn['form']}"
+    found["images_per_s"] |= {OURS: contest.spread(own, 1), them: contest.spread(other, 1)}
+    found[f"ours / {them}"] = contest.ratio(own, other)
 
 
 def _prepare_peer(
     theirs: Worker,
+    form: str,
     sizes: tuple[int, ...],
-    toy: bool,
     left: Callable[[], float],
     found: dict[str, Any],
 ) -> dict[str, Any]:
-    """What to ask of it in its turn: compiled at its best batch, or else eagerly."""
+    """What to ask of it in its turn: that form at its best batch. Compiling, which takes most of
+    the time, begins with the batch that was the best one without.
+    """
     who = theirs.name = theirs.ask("who", left())
-    reserve = 0 if toy else 0.8 * left()  # compiling takes most of it
-    eager = found["sweep"][f"{who}, eager"] = sweep(theirs, sizes, left, reserve, form="eager")
-    first = best(eager)
-    found["images_per_s"][f"{who}, eager"] = contest.spread([eager[first]], 1)
-    turn = {f"{who}, eager": {"size": first, "form": "eager"}}
-    if toy:
-        return turn
-    theirs.ask("free", left())
-    order = (first, *(size for size in sizes if size != first))
-    compiled = sweep(theirs, order, left, 24 * BLOCK_SECONDS, form="compiled")
-    found["sweep"][f"{who}, compiled"] = compiled
-    try:
-        size = best(compiled)
-        found["images_per_s"][f"{who}, compiled"] = contest.spread([compiled[size]], 1)
-        turn = {f"{who}, compiled": {"size": size, "form": "compiled"}}
-    except Failed as error:
-        found["failed"].append(str(error))
-    return turn if theirs.process.poll() is None else {}
+    eager = found["sweep"].get(f"{who}, eager", {})
+    if form == "compiled":
+        theirs.ask("free", left())
+        first = best(eager)
+        sizes = (first, *(size for size in sizes if size != first))
+    turns = 24 * BLOCK_SECONDS
+    reserve = turns if form == "compiled" else 0.8 * left()
+    speeds = sweep(theirs, sizes, lambda: left() - turns, reserve - turns, form=form)
+    found["sweep"][f"{who}, {form}"] = speeds
+    size = best(speeds)
+    found["images_per_s"][f"{who}, {form}"] = contest.spread([speeds[size]], 1)
+    return {"size": size, "form": form}
 
 
 def columns(name: str, found: dict[str, Any], card: dict[str, Any]) -> dict[str, Any]:
@@ -456,8 +448,11 @@ def columns(name: str, found: dict[str, Any], card: dict[str, Any]) -> dict[str,
     return {
         "ours_images_per_s": mine,
         **theirs,
-        "ours_over_torchvision": found.get(f"ours / {PEER}, compiled", {}).get("median"),
-        "ours_over_twin": found.get(f"ours / {TWIN}, compiled", {}).get("median"),
+        **{
+            f"ours_over_{word}_{form}": found.get(f"ours / {who}, {form}", {}).get("median")
+            for word, who in (("torchvision", PEER), ("twin", TWIN))
+            for form in ("compiled", "eager")
+        },
         "share_of_ceiling": {w: mine and b and round(mine / b, 3) for w, b in bounds.items()},
         "time": (found.get("profile") or {}).get("time"),
         "idle": (found.get("profile") or {}).get("idle"),
@@ -563,7 +558,7 @@ def show(results: dict[str, Any], gpu: dict[str, Any], toy: bool) -> None:
             ),
             words(row["torchvision_compiled_images_per_s"], ",.0f"),
             words(row["torchvision_eager_images_per_s"], ",.0f"),
-            words(row["ours_over_torchvision"], ".2f"),
+            words(row["ours_over_torchvision_compiled"], ".2f"),
             f"{NETS[name].target:,.0f}",
             *(words(share[w], ".0%") for w in ("compute", "memory", "layer_by_layer_h200")),
         )

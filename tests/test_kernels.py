@@ -143,19 +143,20 @@ def test_bfloat16_stays_bfloat16(c: int) -> None:
         np.testing.assert_array_equal(ours, want.astype(jnp.bfloat16))  # rounded once
 
 
-def test_accelerators_get_the_plain_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    def program() -> str:
-        x, w = jnp.zeros((1, 8, 8, 1)), jnp.zeros((3, 3, 1, 2))
+def test_what_an_accelerator_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(maps: int) -> str:
+        x, w = jnp.zeros((1, 8, 8, maps)), jnp.zeros((3, 3, maps, 2))
         return str(jax.make_jaxpr(lambda x, w: kernels.max_pool(kernels.conv(x, w), 2))(x, w))
 
-    on_cpu = program()
+    on_cpu = program(1)
     assert "dot_general" in on_cpu and "conv_general_dilated" not in on_cpu
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    on_gpu = program()
-    assert "conv_general_dilated" in on_gpu and "dot_general" not in on_gpu
-    assert "custom_vjp" in on_gpu  # of the pooling alone, for its gradient
+    few, many = program(1), program(16)
+    assert "dot_general" in few and "conv_general_dilated" not in few
+    assert "conv_general_dilated" in many and "dot_general" not in many
+    assert "custom_vjp" in many  # of the pooling, for its gradient
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    elsewhere = program()
+    elsewhere = program(1)
     assert "conv_general_dilated" in elsewhere and "reduce_window_max" in elsewhere
     assert "custom_vjp" not in elsewhere and "dot_general" not in elsewhere
 
