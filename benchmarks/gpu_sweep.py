@@ -152,13 +152,12 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             return jax.tree.map(lambda a: a[None], carry)
 
         fixed = jax.jit(scan, donate_argnums=0)
-        own = cohorts.UNROLLED if cohorts.together(now["run"], problem) > 1 else 1
         dispatches = {
-            "the project's program": (lambda: advance(steps), own),
-            "scan of fixed length": (lambda: fixed(*(now[k] for k in RUNNING)), 1),
+            "the project's program": lambda: advance(steps),
+            "scan of fixed length": lambda: fixed(*(now[k] for k in RUNNING)),
         }
         found: dict[str, Any] = {}
-        for name, (dispatch, unrolled) in dispatches.items():
+        for name, dispatch in dispatches.items():
             seconds = []
             for _ in range(4):  # compiled, and its graphs recorded
                 start = time.perf_counter()
@@ -168,7 +167,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
                 now["carry"] = jax.block_until_ready(dispatch())
             found[name] = {
                 "us_per_step_without_profile": round(min(seconds[1:]) / steps * 1e6, 1),
-                "profile": traces.idle(events, steps, unrolled),
+                "profile": traces.idle(events, steps),
                 "time": traces.shares(events, {}),
                 "longest": traces.longest(events, {}),
             }

@@ -222,11 +222,22 @@ def _gpu(records: dict[str, list[Record]]) -> str:
         lines += [f"python benchmarks/{stem}.py --write" for stem in missing]
         lines.append("```\n")
     for stem in GPU:
-        for record in records[stem]:
-            lines.append(f"### {record['question']}\n")
+        lines += [f"### {record['question']}\n" for record in records[stem][:1]]
+        for record in _together(records[stem]):
             lines += tables[stem](record)
+            lines += ["", record["note"]] if record.get("note") else []
             lines.append(f"\n{_machine(record)}; {_made_with(record)}\n")
     return "\n".join(lines)
+
+
+def _together(records: list[Record]) -> list[Record]:
+    """Those of one commit and machine as one: a script may have been asked for a part at a time."""
+    found: dict[tuple[str, str], Record] = {}
+    for record in records:
+        like = record["commit"], _machine(record)
+        parts = found.get(like, {"gpu": {}, "measured": {}})
+        found[like] = record | {k: parts[k] | record.get(k, {}) for k in ("gpu", "measured")}
+    return list(found.values())
 
 
 def _number(value: float | None, form: str) -> str:
@@ -255,22 +266,35 @@ def _gpu_train(record: Record) -> list[str]:
 
 
 def _gpu_sweep(record: Record) -> list[str]:
-    lines = ["| net | runs | fastest strategy |", "|---|---|---|"]
-    more = []
+    lines, more = [], []
     for net, verdict in record["gpu"]["strategies"].items():
-        for runs, strategy in sorted(verdict["strategy"].items(), key=lambda item: int(item[0])):
-            lines.append(f"| `{net}` | {runs} | {strategy or 'none ran'} |")
+        by_runs = record["measured"]["side_by_side"][net]
+        names = list(dict.fromkeys(name for cells in by_runs.values() for name in cells))
+        lines += [f"`{net}`, ms a step of all runs:", ""]
+        lines += ["| runs | " + " | ".join(names) + " | fastest |", "|---" * (len(names) + 2) + "|"]
+        for runs in sorted(by_runs, key=int):
+            cells = [by_runs[runs].get(name, "not measured") for name in names]
+            words = [c if isinstance(c, str) else f"{_ms(c):.3g}" for c in cells]
+            fastest = verdict["strategy"][runs] or "none ran"
+            lines.append(f"| {runs} | {' | '.join(words)} | {fastest} |")
         more += [
             f"`{net}`: the time of {what}: {times:.1f} times."
             for what, times in verdict.items()
             if what != "strategy" and times is not None
         ]
-    more += [
-        f"One LeNet-5, {name}: idle between steps {share:.1%}."
-        for name, share in record["gpu"]["idle"].items()
-        if share is not None
-    ]
+    for name, share in record["gpu"]["idle"].items():
+        if share is not None:
+            found = record["measured"]["idle"][name]
+            more.append(
+                f"One LeNet-5, {name}: {found['us_per_step_without_profile']} us a step; in a"
+                f" profile, which slows the host, idle between steps {share:.1%}, in all"
+                f" {found['profile']['all']:.1%}."
+            )
     return [*lines, "", *more]
+
+
+def _ms(cell: Record) -> float:
+    return cell["ms_per_step_of_all"]["median"]
 
 
 def _gpu_time_to(record: Record) -> list[str]:
@@ -284,7 +308,7 @@ def _gpu_time_to(record: Record) -> list[str]:
         cells = [
             f"{record['settings']['targets'][task]:.1%}",
             _number((row["seconds"] or {}).get("median"), ".2f"),
-            _number(row["accuracy_mean"], ".2%"),
+            f"{_number(row['accuracy_mean'], '.2%')}, n = {len(record['measured'][task]['seeds'])}",
             "not reached" if reached is None else f"{reached:.2f}",
             _number(row["compile_s"], ".1f"),
         ]

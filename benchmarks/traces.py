@@ -68,16 +68,16 @@ def read(folder: Path, device: str = "/device:GPU:0") -> list[Event]:
     )
 
 
-def idle(events: Sequence[Event], steps: int, unrolled: int = 1) -> dict[str, float] | None:
+def idle(events: Sequence[Event], steps: int) -> dict[str, float] | None:
     """Shares of the time from the start of the first of `steps` equal steps to the last event's
-    end. Where a loop was unrolled, so many of them count as one: they have kernels of their own.
+    end.
 
     `between_steps` is the time with nothing running between a step's last kernel and the next
     step's first; `all` has the gaps inside of steps too. What is part of a step occurs `steps`
     times, or a multiple; the loop's own condition occurs once more and is part of none.
     """
-    counts, rounds = Counter(event.name for event in events), steps // unrolled
-    first = next((event.name for event in events if counts[event.name] == rounds), None)
+    counts = Counter(event.name for event in events)
+    first = next((event.name for event in events if counts[event.name] == steps), None)
     if first is None:
         return None
     begin = next(i for i, event in enumerate(events) if event.name == first)
@@ -88,7 +88,7 @@ def idle(events: Sequence[Event], steps: int, unrolled: int = 1) -> dict[str, fl
         total, since = total + gap, since + gap
         if event.name == first:
             between += since
-        if counts[event.name] % rounds == 0:
+        if counts[event.name] % steps == 0:
             since = 0.0
     span = reached - events[begin].start
     return {

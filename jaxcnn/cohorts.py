@@ -29,9 +29,9 @@ EVAL_BATCH = 250
 # Of streamed pictures, how much goes to the device at once: of large ones a batch.
 CHUNK_BYTES = 2**26
 MOST = 32  # batches in a chunk
-# Of a loop of unknown length a GPU asks the host after each step whether there is another, which
-# takes a tenth of a step of LeNet-5's; of so many steps, that many in a graph, it does not.
-TOGETHER, UNROLLED = 16, 4
+# In a loop of unknown length a GPU asks the host after each step whether there is another: a tenth
+# of the time of LeNet-5's. So many steps stand in a loop of their own, which asks nothing.
+TOGETHER = 64
 
 
 class Carry(NamedTuple):
@@ -125,7 +125,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             )
             return Carry(state, jax.tree.map(jnp.add, carry.sums, sums))
 
-        known = together(run, problem)
+        known = _together(run, problem)
         if known == 1:
             return lax.fori_loop(0, n, one, carry)
 
@@ -133,7 +133,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
             def next(i: jax.Array, carry: Carry) -> Carry:
                 return one(k * known + i, carry)
 
-            return lax.fori_loop(0, known, next, carry, unroll=UNROLLED)
+            return lax.fori_loop(0, known, next, carry)
 
         carry = lax.fori_loop(0, n // known, some, carry)
         return lax.fori_loop(n // known * known, n, one, carry)
@@ -174,7 +174,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
     )
 
 
-def together(run: Run, problem: Problem) -> int:
+def _together(run: Run, problem: Problem) -> int:
     """Steps in a loop of known length: on a GPU, of nets so small that it shows."""
     small = math.prod(problem.image_shape[:2]) <= 32 * 32 and len(step.layers(run, problem)) <= 8
     return TOGETHER if jax.default_backend() == "gpu" and small else 1

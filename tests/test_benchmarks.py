@@ -184,19 +184,25 @@ def test_gpu_records_take_the_place_of_their_commands(tmp_path: Path) -> None:
     summary = gpu_time_to.summary([{"seconds": 2.0, "accuracy": 0.992}], 0.99)
     tasks = {"mnist": gpu_time_to.columns(summary), "cifar10": gpu_time_to.columns({})}
     settings = {"targets": {"mnist": 0.99, "cifar10": 0.94}}
-    written(tmp_path, "gpu_time_to", **card, gpu=tasks, settings=settings)
+    seeds = {"mnist": {"seeds": [1, 2]}, "cifar10": {"seeds": []}}
+    written(tmp_path, "gpu_time_to", **card, gpu=tasks, settings=settings, measured=seeds)
     steps = {"ms_per_step_of_all": {"median": 2.0}}
-    verdict = gpu_sweep.decided({1: {"vmap": steps, "scan": "out of memory"}, 4: {"vmap": steps}})
-    strategies = {"strategies": {"lenet5": verdict}, "idle": gpu_sweep.shares("no")}
-    written(tmp_path, "gpu_sweep", **card, gpu=strategies)
+    by_runs = {1: {"vmap": steps, "scan": "out of memory"}, 4: {"vmap": steps}}
+    strategies = {"strategies": {"lenet5": gpu_sweep.decided(by_runs)}}
+    strategies |= {"idle": gpu_sweep.shares("no")}
+    measured = {"side_by_side": {"lenet5": by_runs}}
+    written(tmp_path, "gpu_sweep", **card, gpu=strategies, measured=measured)
     speed = {"images_per_s": {"ours": {"median": 7000.0}}}
-    written(tmp_path, "gpu_train", **card, gpu={"vgg16": gpu_train.columns("vgg16", speed, {})})
+    for net in ("vgg16", "alexnet"):  # asked for one at a time
+        gpu = {net: gpu_train.columns(net, speed, {})}
+        written(tmp_path, "gpu_train", **card, gpu=gpu, measured={net: {}})
     page, _ = readme.render(tmp_path)
     assert "No record yet" not in page
-    assert "| mnist | 99.0% | 2.00 | 99.20% | 2.00 |  |" in page
-    assert "| cifar10 | 94.0% |  |  | not reached |  |" in page
-    assert "| `lenet5` | 4 | vmap |" in page and "4 runs over 1: 1.0 times" in page
-    assert "| `vgg16` | 7,000 |  |  |  |  |  |" in page and "A GPU; jax 1.2.3" in page
+    assert "| mnist | 99.0% | 2.00 | 99.20%, n = 2 | 2.00 |  |" in page
+    assert "| cifar10 | 94.0% |  | , n = 0 | not reached |  |" in page
+    assert "| 1 | 2 | out of memory | vmap |\n| 4 | 2 | not measured | vmap |" in page
+    assert "4 runs over 1: 1.0 times" in page and "A GPU; jax 1.2.3" in page
+    assert "| `vgg16` | 7,000 |  |  |  |  |  |  |\n| `alexnet` | 7,000 |" in page
 
 
 def test_a_sweeps_record_becomes_a_table(tmp_path: Path) -> None:

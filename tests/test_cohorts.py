@@ -78,6 +78,22 @@ def test_alone_in_company_and_in_pieces_is_the_same_bit_for_bit() -> None:
 
 
 @pytest.mark.slow
+def test_steps_in_a_loop_of_known_length_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU gets of a small net: of six steps twice two, then one at a time."""
+    (run,) = runs(1)
+    mesh = sharding.make_mesh(1, 1)
+    want = train([run], mesh)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert cohorts._together(step.static(run), PROBLEM) == cohorts.TOGETHER
+    large = dataclasses.replace(PROBLEM, image_shape=(224, 224, 3))
+    assert cohorts._together(step.static(run), large) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(cohorts, "_together", lambda run, problem: 2)
+    monkeypatch.setattr(cohorts, "program", cohorts.program.__wrapped__)
+    close(train([run], mesh, cuts=(5, 1)), want)
+
+
+@pytest.mark.slow
 def test_one_device_equals_eight() -> None:
     """Runs split over 8 devices, two on each by vmap; and one run's batch split over 8."""
     sixteen = runs(16)
