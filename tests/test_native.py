@@ -162,12 +162,40 @@ def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> No
         return net.apply(variables, x, train=False)[0]
 
     expected = jax.jit(logits)(variables, x)
-    found = jax.jit(fused(logits))(variables, x)
+    judged = jax.jit(fused(logits))
+    found = judged(variables, x)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5 * np.abs(expected).max())
+    lost = jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), variables)
+    assert jnp.isnan(judged(lost, x)).all()  # a run that diverged shows it
     program = str(jax.make_jaxpr(fused(logits))(variables, x))
     targets = (*native.BIASED, *native.ADDED)
     assert tuple(program.count(f"target_name={t}\n") for t in targets) == expected_counts
     assert f"target_name={native.FORWARD}\n" not in program
+
+
+POOLS = [  # size, window, stride, padding; whether it is oneDNN's
+    ((9, 8), 3, 2, ((0, 0), (0, 0)), 1),
+    ((8, 7), 3, 2, ((1, 1), (0, 2)), 1),
+    ((7, 7), (2, 3), 1, ((1, 0), (1, 1)), 1),
+    ((8, 8), 2, 2, ((0, 0), (0, 0)), 0),  # tiles are a maximum over axes
+]
+
+
+@pytest.mark.parametrize(("size", "window", "stride", "pads", "count"), POOLS)
+def test_max_pooling_is_onednns(
+    library: Path, size: Any, window: Any, stride: Any, pads: Any, count: int
+) -> None:
+    x = jax.random.normal(jax.random.key(0), (5, *size, 19))
+    x = x.at[:, :, :, 3].set(-1e30).at[:, 4, :, 4].set(jnp.inf)
+
+    def pool(x: jax.Array) -> jax.Array:
+        return kernels.max_pool(x, window, stride, pads)
+
+    with kernels.plain():
+        expected = pool(x)
+    found = jax.jit(fused(pool))(x)
+    np.testing.assert_array_equal(found, expected)
+    assert str(jax.make_jaxpr(fused(pool))(x)).count(f"target_name={native.MAX_POOL}\n") == count
 
 
 @pytest.mark.slow

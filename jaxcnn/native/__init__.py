@@ -27,7 +27,8 @@ SOURCE = Path(__file__).with_name("convolution.cc")
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
 ADDED = ("jaxcnn_conv_add", "jaxcnn_conv_add_relu")
-TARGETS = (FORWARD, *BIASED, *ADDED, "jaxcnn_conv_input", "jaxcnn_conv_kernel")
+MAX_POOL = "jaxcnn_max_pool"
+TARGETS = (FORWARD, *BIASED, *ADDED, "jaxcnn_conv_input", "jaxcnn_conv_kernel", MAX_POOL)
 
 Pair = tuple[int, int]
 
@@ -115,6 +116,17 @@ def forward(
     if beside is None:
         return _call(BIASED[relu], shape, (x, w, bias), stride, pads, groups)
     return _call(ADDED[relu], shape, (x, w, bias, beside), stride, pads, groups)
+
+
+def max_pool(
+    x: jax.Array, shape: tuple[int, ...], window: Pair, stride: Pair, pads: tuple[Pair, Pair]
+) -> jax.Array:
+    """Largest value of each window, x [B, H, W, C] float32 -> `shape`; it has no gradient."""
+    attributes = {"window": window, "stride": stride, "pads": pads}
+    call = jax.ffi.ffi_call(
+        MAX_POOL, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential"
+    )
+    return call(x, **{k: np.array(v, np.int64).ravel() for k, v in attributes.items()})
 
 
 def options(attributes: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-// Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel.
+// Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel. And
+// max pooling, forward.
 //
 // Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
 // pool has threads, whoever else is computing: the kernel's gradient is a sum over blocks, and so a
@@ -262,6 +263,58 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     for (size_t j = 0; j < weights; ++j) out[j] += sums[i][j];
 }
 
+struct Windows {  // of one block
+  int64_t n, h, w, c, rows, columns, high, wide, down, right, top, bottom, left, behind;
+  auto operator<=>(const Windows&) const = default;
+};
+
+struct Pool {
+  dnnl::primitive primitive;
+  memory::desc pictures, maps, scratch;
+};
+
+const Pool& Get(const Windows& s) {
+  static std::mutex mutex;
+  static std::map<Windows, Pool> known;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = known.find(s);
+  if (found != known.end()) return found->second;
+  const auto f32 = memory::data_type::f32;
+  memory::desc src({s.n, s.c, s.h, s.w}, f32, Tag::nhwc);
+  memory::desc dst({s.n, s.c, s.rows, s.columns}, f32, Tag::nhwc);
+  memory::dims stride{s.down, s.right}, size{s.high, s.wide};
+  memory::dims low{s.top, s.left}, high{s.bottom, s.behind};
+  auto described = Describe<dnnl::pooling_forward>(
+      Attributes(kForward), std::tuple<>(), dnnl::prop_kind::forward_inference,
+      dnnl::algorithm::pooling_max, src, dst, stride, size,
+#if DNNL_VERSION_MAJOR >= 3
+      memory::dims{0, 0},  // no dilation
+#endif
+      low, high);
+  Pool pool{dnnl::pooling_forward(described), src, dst, described.scratchpad_desc()};
+  return known.emplace(s, std::move(pool)).first->second;
+}
+
+void RunPool(ffi::ThreadPool& threads, const Windows& s, const float* x, float* out) {
+  const int64_t count = std::max<int64_t>(1, threads.num_threads());
+  const int64_t each = (s.n + count - 1) / count, blocks = (s.n + each - 1) / each;
+  omp_set_num_threads(1);
+  Parallel(threads, blocks, [&](int64_t i) {
+    Windows one = s;
+    one.n = std::min(each, s.n - i * each);
+    const Pool& pool = Get(one);
+    auto bind = [](const memory::desc& d, const float* p) {
+      return memory(d, Engine(), const_cast<float*>(p));
+    };
+    dnnl::stream stream(Engine());
+    pool.primitive.execute(
+        stream, {{DNNL_ARG_SRC, bind(pool.pictures, x + i * each * s.h * s.w * s.c)},
+                 {DNNL_ARG_DST, bind(pool.maps, out + i * each * s.rows * s.columns * s.c)},
+                 {DNNL_ARG_SCRATCHPAD, bind(pool.scratch, Scratch(pool.scratch.get_size(), 2))}});
+    stream.wait();
+  });
+}
+
 using In = ffi::Buffer<ffi::F32, 4>;
 using Out = ffi::ResultBuffer<ffi::F32, 4>;
 using Ints = ffi::Span<const int64_t>;
@@ -301,6 +354,18 @@ ffi::Error Forward(ffi::ThreadPool& pool, Kind kind, In x, In w, Bias bias, cons
   return ffi::Error::Success();
 }
 
+ffi::Error HandlePool(ffi::ThreadPool pool, In x, Out out, Ints window, Ints stride, Ints pads) {
+  auto a = x.dimensions(), y = out->dimensions();
+  Windows s{a[0], a[1], a[2], a[3], y[1], y[2], window[0], window[1],
+            stride[0], stride[1], pads[0], pads[1], pads[2], pads[3]};
+  try {
+    RunPool(pool, s, x.typed_data(), out->typed_data());
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
+  }
+  return ffi::Error::Success();
+}
+
 template <Kind kind>
 ffi::Error HandleBiased(ffi::ThreadPool pool, In x, In w, Bias bias, Out out, Ints stride,
                         Ints pads, int64_t groups) {
@@ -329,6 +394,10 @@ HANDLER(jaxcnn_conv_bias, HandleBiased<kBias>, .Arg<In>().Arg<In>().Arg<Bias>())
 HANDLER(jaxcnn_conv_bias_relu, HandleBiased<kBiasRelu>, .Arg<In>().Arg<In>().Arg<Bias>());
 HANDLER(jaxcnn_conv_add, HandleAdded<kAdd>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
 HANDLER(jaxcnn_conv_add_relu, HandleAdded<kAddRelu>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_max_pool, HandlePool,  // x -> y
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Ret<In>()
+                                  .Attr<Ints>("window").Attr<Ints>("stride").Attr<Ints>("pads"));
 
 extern "C" const char* jaxcnn_onednn() {
   static const std::string version = [] {
