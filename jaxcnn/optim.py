@@ -70,7 +70,7 @@ def averaged(
     need the decay to be read.
     """
     share = (1 - decay) / (1 - decay**step)
-    new = optax.incremental_update((params, batch_stats), mean[1:], share)
+    new: Any = optax.incremental_update((params, batch_stats), mean[1:], share)
     return Averaged(own, *new)
 
 

@@ -233,6 +233,50 @@ def test_a_trained_run_sees_pictures_of_any_size(undisturbed: Any, place: Path) 
     np.testing.assert_allclose(shares, jax.nn.softmax(logits), rtol=1e-5)
 
 
+def test_a_trained_run_is_judged_by_other_crops(
+    undisturbed: Any, place: Path, tmp_path: Path, command: Any
+) -> None:
+    """One crop is what its record has; ten are the mean over them; other pictures may be named."""
+    folder, file = place / "undisturbed", tmp_path / "said.json"
+
+    def said(*more: object) -> dict[str, Any]:
+        code, out, err = command("evaluate", folder, *more, "--data-dir", place, "--out", file)
+        assert code == 0, err
+        assert str(folder) in out.replace("\n", "") and "published" not in out
+        return json.loads(file.read_text())
+
+    _, test, _ = undisturbed
+    for more in ((), ("--data", place / "photos"), ("--resize", SIDE)):
+        one = said(*more)
+        assert one["top1"]["errors"] == round(24 * test["error"]), more
+        assert one["top5"]["errors"] == round(24 * test["error5"])
+    source = trained.load(place / "undisturbed", place)
+    part = source.data.test
+    images, labels = map(np.array, zip(*map(part.read, range(24)), strict=True))
+    shares = 0
+    for i, j in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
+        crop = images[:, i : i + 16, j : j + 16]
+        for seen in (crop, crop[:, :, ::-1]):
+            x = (seen / 255 - source.data.mean) / source.data.std
+            logits, _ = step.module(source.run, source.problem, {}).apply(
+                {"params": source.state.params}, x.astype(np.float32), train=False
+            )
+            shares += jax.nn.softmax(logits)
+    wrong = int((np.asarray(shares).argmax(-1) != labels).sum())
+    assert said("--crops", 10, "--batch-size", 5)["top1"]["errors"] == wrong
+    assert said("--crops", "dense", "--resize", 24, 20, 16)["resize"] == [24, 20, 16]
+    refused = {
+        ("--weights", "x.pth"): "--weights, --synsets, --input, --trust: RUN has its own",
+        ("--resize", 12): "--resize: 12 is less than the 16 pixels of 'mlp'",
+        ("--wordnet",): "--wordnet: 12 of the 12 classes",
+    }
+    for more, words in refused.items():
+        code, _, err = command("evaluate", folder, *more, "--data-dir", place)
+        assert code == 2 and words in err, err
+    code, _, err = command("evaluate", place, "--data", place)
+    assert code == 2 and "--weights: none; needed where" in err
+
+
 EXPERIMENT = """from jaxcnn.config import Compress, Data, Model, Optim, Run, Start, Train
 from jaxcnn.experiment import Experiment, Measure, Prediction
 

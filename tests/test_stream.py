@@ -23,8 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn import crops as crops_room
 from jaxcnn import evaluate, models, weights
 from jaxcnn.config import InputError
+from jaxcnn.crops import Net
 from jaxcnn.data import photos, shards
 from jaxcnn.data import stream as stream_module
 from jaxcnn.data.photos import open_split
@@ -461,9 +463,9 @@ def test_shards_that_do_not_fit(folder, tmp_path):
 
 def test_crops_are_the_papers():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8))
-    [one] = evaluate.views(images, 224, 1)
+    [one] = crops_room.views(images, 224, 1)
     np.testing.assert_array_equal(one, images[:, 16:240, 16:240])
-    ten = evaluate.views(images, 224, 10)
+    ten = crops_room.views(images, 224, 10)
     corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     for i, (top, left) in enumerate(corners):
         want = images[:, top : top + 224, left : left + 224]
@@ -497,7 +499,8 @@ def opinionated() -> tuple[Any, Any]:
 def test_predictions_are_the_mean_over_the_crops(crops):
     model, variables = opinionated()
     images = np.stack([photo(i, 36, 36) for i in range(3)])
-    got = evaluate.predict(model, variables, jnp.asarray(images), 32, crops, "torchvision")
+    net = Net("resnet20", model, 32, 3, evaluate.torchvision_input, CLASSES)
+    got = crops_room.predict(net, variables, jnp.asarray(images), crops)
     want = []
     for top, left in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)] if crops == 10 else [(2, 2)]:
         part = images[:, top : top + 32, left : left + 32]
@@ -617,10 +620,8 @@ def test_devices_share_a_batch_that_they_do_not_divide(weighted, tmp_path):
     path, _ = weighted
     make(tmp_path, "val", 3)
     source = open_split(tmp_path, "validation", 32)
-    alone, shared = (
-        evaluate.evaluate("resnet20", path, source, batch_size=9, devices=jax.devices()[:n])
-        for n in (1, 8)
-    )
+    job = evaluate.of_weights("resnet20", path, source)
+    alone, shared = (evaluate.judge(job, batch_size=9, devices=jax.devices()[:n]) for n in (1, 8))
     assert (alone.pictures, alone.errors) == (shared.pictures, shared.errors)
     assert alone.pictures == 30 and 0 < alone.errors[1] < 30
 

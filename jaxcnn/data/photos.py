@@ -202,17 +202,21 @@ def shards(root: Path, side: int, asked: str = "--resize") -> dict[str, Shards]:
         raise InputError(
             f"{str(root / INDEX)!r} is no index of shards ({error}). Prepare them again."
         ) from error
-    if side > stored or (form == "pixels" and side != stored):
-        least = "of" if form == "pixels" else "at or below"
-        raise InputError(
-            f"{asked}: {side} is not possible: the shards in {str(root)!r} hold {form} of shorter"
-            f" side {stored}. Ask for one {least} {stored}, or prepare others: prepare --side"
-            f" {side}."
-        )
+    check_side(form, stored, side, asked, f"the shards in {str(root)!r}")
     return {
         split: Shards(files, classes, side, form, stored, fingerprint, count)
         for split, (files, fingerprint, count) in splits.items()
     }
+
+
+def check_side(form: str, stored: int, side: int, asked: str, what: str) -> None:
+    """Raise `InputError` where shards of that form and side have no pictures of `side` pixels."""
+    if side > stored or (form == "pixels" and side != stored):
+        least = "of" if form == "pixels" else "at or below"
+        raise InputError(
+            f"{asked}: {side} is not possible: {what} hold {form} of shorter side {stored}. Ask for"
+            f" one {least} {stored}, or prepare others: prepare --side {side}."
+        )
 
 
 def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, int]:

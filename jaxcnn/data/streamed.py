@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from jaxcnn.config import Absent, InputError
 from jaxcnn.data import photos, sources
 from jaxcnn.data.photos import Source
 from jaxcnn.data.readers import default_data_dir
-from jaxcnn.data.sources import DIVISION, Dataset
+from jaxcnn.data.sources import DIVISION, Dataset, Split
 from jaxcnn.data.stream import LEFT_OUT, Stream
 
 SAMPLE = 4096  # training pictures, the first in the order of data.split_seed
@@ -54,6 +54,36 @@ class Part:
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         return self.source.read(int(self.index[index]))
+
+    def at(self, side: int) -> "Part":
+        """The same pictures as squares of `side` pixels. Raises `InputError` for shards that cannot
+        give them.
+        """
+        if isinstance(self.source, photos.Shards):
+            photos.check_side(self.source.form, self.source.stored, side, "--resize", "the shards")
+        return replace(self, source=replace(self.source, side=side))  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A split in memory, of square pictures, as a source."""
+
+    split: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def side(self) -> int:
+        return self.split.images.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        return self.split.images[index], int(self.split.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
