@@ -1,4 +1,5 @@
-"""Where pictures that do not fit in memory lie: a folder of files by class, or shards made of one.
+"""Where pictures that do not fit in memory lie: a folder of files by class, a prepared TFDS set, or
+shards made of either.
 
 A source has `classes`, `fingerprint` (of its pictures' names, in order), a length, and by index
 `read(i)`: the square picture [S, S, 3] uint8 and its label, and `name(i)`. The shards of a folder
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxcnn.config import InputError, suggest
-from jaxcnn.data import pictures, readers
+from jaxcnn.data import builders, pictures, readers
+from jaxcnn.data.builders import Records
 from jaxcnn.data.pictures import Unreadable
 
 INDEX = "index.json"
@@ -63,6 +65,9 @@ class Folder:
         """The pictures from `start` to before `end`."""
         own = slice(start, end)
         return replace(self, names=self.names[own], labels=self.labels[own])
+
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
 
     def load(self, index: int) -> tuple[bytes, int]:
         """The file as it is, and its label."""
@@ -124,14 +129,15 @@ def record(label: int, name: str, picture: bytes) -> bytes:
 
 
 def open_split(root: Path, split: str, side: int) -> Source:
-    """A split of the folder or of the shards in `root`, its pictures squares of `side` pixels.
+    """A split of the folder, of the TFDS set or of the shards in `root`, its pictures squares of
+    `side` pixels.
 
     Raises `InputError` where it is not there, and for shards whose pictures cannot be of that size
     or whose files are not as the index says.
     """
     if not root.is_dir():
         raise InputError(f"--data: {str(root)!r} is no folder.")
-    found = shards(root, side) if (root / INDEX).is_file() else folders(root, side)
+    found = shards(root, side) if (root / INDEX).is_file() else encoded(root, side)
     if split not in found:
         raise InputError(
             f"--split: {str(root)!r} has no {split!r}, only {', '.join(found)}."
@@ -144,6 +150,11 @@ def is_folder(root: Path) -> bool:
     return any((root / n).is_dir() for names in SPLITS.values() for n in names)
 
 
+def encoded(root: Path, side: int) -> dict[str, Folder] | dict[str, Records]:
+    """The splits of a folder of files, or of a TFDS set's folder."""
+    return builders.splits(root, side) if builders.is_builder(root) else folders(root, side)
+
+
 def folders(root: Path, side: int) -> dict[str, Folder]:
     """The splits of a folder; the classes are those of train/ where there is one."""
     places = {
@@ -154,7 +165,8 @@ def folders(root: Path, side: int) -> dict[str, Folder]:
     if not there:
         raise InputError(
             f"{str(root)!r} has neither {INDEX} (of prepared shards) nor a folder train/,"
-            " validation/, val/ or test/ with a folder of pictures for each class."
+            " validation/, val/ or test/ with a folder of pictures for each class; nor is it the"
+            f" folder of a TFDS set's version, with {builders.INFO}."
         )
     classes: tuple[str, ...] = ()
     found = {}

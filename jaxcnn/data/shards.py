@@ -1,4 +1,5 @@
-"""`launch.py prepare DIR --to SHARDS`: a folder of pictures, decoded once, as ArrayRecord files.
+"""`launch.py prepare DIR --to SHARDS`: a folder of pictures, or a TFDS set's, decoded once, as
+ArrayRecord files.
 
     index.json       classes; of each split its shards, with counts and SHA-256; what was unreadable
     train-00000-of-01252.array_record, ...
@@ -11,7 +12,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from filelock import FileLock, Timeout
 from jaxcnn.config import InputError
 from jaxcnn.data import photos, pictures
 from jaxcnn.data import workers as processes
+from jaxcnn.data.builders import Records
 from jaxcnn.data.photos import Folder
 from jaxcnn.data.pictures import Unreadable
 
@@ -55,7 +57,7 @@ def prepare(
         raise InputError(f"--form: {form!r} is not one of {', '.join(map(repr, photos.FORMS))}.")
     if not root.is_dir():
         raise InputError(f"--to: is for folders of pictures, and {str(root)!r} is none.")
-    splits = photos.folders(root, side)
+    splits = photos.encoded(root, side)
     to.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(to / ".lock", timeout=0):
@@ -65,7 +67,7 @@ def prepare(
 
 
 def _prepare(
-    splits: dict[str, Folder],
+    splits: Mapping[str, Folder | Records],
     to: Path,
     side: int,
     form: str,
@@ -114,7 +116,7 @@ def _prepare(
     return index
 
 
-def _summary(split: str, folder: Folder, entries: list[Entry]) -> Entry:
+def _summary(split: str, folder: Folder | Records, entries: list[Entry]) -> Entry:
     own = sorted((e for e in entries if e["split"] == split), key=lambda e: e["file"])
     sums = hashlib.sha256("\n".join(e["sha256"] for e in own).encode()).hexdigest()
     return {
@@ -157,7 +159,7 @@ def _before(to: Path, plan: Entry) -> dict[str, Entry]:
 
 
 def _written(
-    splits: dict[str, Folder],
+    splits: Mapping[str, Folder | Records],
     todo: list[tuple[str, Path, int, int]],
     form: str,
     workers: int | None,
@@ -179,7 +181,7 @@ def _written(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def write_shard(split: str, file: Path, folder: Folder, form: str) -> Entry:
+def write_shard(split: str, file: Path, folder: Folder | Records, form: str) -> Entry:
     """Every picture of `folder` as a record of one file, which appears when it is whole."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -188,7 +190,7 @@ def write_shard(split: str, file: Path, folder: Folder, form: str) -> Entry:
     writer = ArrayRecordWriter(str(draft), "group_size:1,uncompressed")
     unreadable = {}
     for i in range(len(folder)):
-        name, label = folder.name(i), int(folder.labels[i])
+        name, label = folder.name(i), folder.label(i)
         try:
             picture = _stored(folder.load(i)[0], folder.side, form)
         except (Unreadable, OSError) as error:

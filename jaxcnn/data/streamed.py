@@ -1,4 +1,5 @@
-"""`data.stream`: a folder of pictures, or its shards, as a data set that is read again at each use.
+"""`data.stream`: a folder of pictures, its shards or a TFDS set, as a data set that is read again
+at each use.
 
 Its splits, classes and moments are those that sources.py would give, and its pictures squares of
 `data.side` pixels. The moments are of a sample of the training pictures, and kept beside the
@@ -16,7 +17,7 @@ import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import Absent, InputError
-from jaxcnn.data import photos, sources
+from jaxcnn.data import builders, photos, readers, sources
 from jaxcnn.data.photos import Source
 from jaxcnn.data.readers import default_data_dir
 from jaxcnn.data.sources import DIVISION, Dataset, Split
@@ -160,12 +161,25 @@ def _root(name: str, data_dir: Path | None) -> Path:
     for place in (path, kept):
         if (place / photos.INDEX).is_file() or photos.is_folder(place):
             return place
-    needs = "data.stream: true needs a folder of pictures (train/CLASS/*) or its shards"
+        if builders.is_builder(place):
+            return place
+    needs = "data.stream: true needs a folder of pictures (train/CLASS/*), its shards or a TFDS set"
     if path.is_file():
         raise InputError(f"{needs}; data.name {name!r} is a file.")
+    try:
+        found = readers.builder(name.removeprefix("tfds:"), data_dir or default_data_dir())
+    except Absent:
+        found = None
+    if found is not None and readers.is_prepared(found):
+        return Path(found.data_dir)
+    if found is not None:
+        raise Absent(
+            f"data.name: {name!r} is not prepared in {data_dir or default_data_dir()}. Run: python"
+            f" launch.py prepare {name}{f' --data-dir {data_dir}' if data_dir else ''}"
+        )
     raise Absent(
-        f"{needs}, and neither {str(path)!r} nor {str(kept)!r} is one: data.name is a path, or a"
-        " name in --data-dir (docs/imagenet.md)."
+        f"{needs}, and neither {str(path)!r} nor {str(kept)!r} is one: data.name is a path, a name"
+        " in --data-dir, or a TFDS builder (docs/imagenet.md)."
     )
 
 
@@ -173,7 +187,7 @@ def _splits(root: Path, side: int) -> Mapping[str, Source]:
     if (root / photos.INDEX).is_file():
         found: Mapping[str, Source] = photos.shards(root, side, "data.side")
     else:
-        found = photos.folders(root, side)
+        found = photos.encoded(root, side)
     if "train" not in found:
         raise InputError(f"{str(root)!r} has no train split, only {', '.join(found)}.")
     if len(found) == 1:
