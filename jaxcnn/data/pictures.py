@@ -33,8 +33,9 @@ def decode(data: bytes, side: int) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise Unreadable("it cannot be decoded" if data else "it is empty")
-    # Of the size before reducing, which rounds.
-    return _resize(image, size or image.shape[:2], side)[..., ::-1]  # BGR -> RGB
+    # Of the size before reducing, which rounds. By OpenCV, for numpy's [..., ::-1] has to be copied
+    # later, which takes half as long as the decoding.
+    return cv2.cvtColor(_resize(image, size or image.shape[:2], side), cv2.COLOR_BGR2RGB)
 
 
 def square(image: np.ndarray) -> np.ndarray:
