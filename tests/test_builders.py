@@ -81,7 +81,7 @@ def test_the_pictures_are_those_of_the_folder(place: Path) -> None:
         assert theirs.classes == ours.classes == CLASSES
         assert pictures(theirs) == pictures(ours)
         again = pickle.loads(pickle.dumps(theirs))  # as to a process that decodes
-        np.testing.assert_array_equal(again.read(0)[0], theirs.read(0)[0])
+        np.testing.assert_array_equal(photos.read(again, 0)[0], photos.read(theirs, 0)[0])
     assert set(photos.encoded(version, SIDE)) == {"train", "validation"}  # labels, or left out
 
 

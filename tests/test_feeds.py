@@ -22,7 +22,7 @@ from test_stream import jpeg, make, photo
 import launch
 from jaxcnn import cohorts, feeds, records, sharding, step, train, trained
 from jaxcnn.config import Data, Model, Optim, Run, Train, override
-from jaxcnn.data import pictures
+from jaxcnn.data import photos, pictures
 from jaxcnn.data.stream import Stream
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ def test_an_evaluation_is_that_of_all_pictures_at_once(place: Path) -> None:
     one = jax.tree.map(lambda a: a[0], state)
     moments = (data.mean, data.std, data.covariance)
     for split, count in (("train", 19), ("validation", 11), ("test", 24)):
-        read = [getattr(data, split).read(i) for i in range(count)]
+        read = [photos.read(getattr(data, split), i) for i in range(count)]
         images, labels = np.stack([i for i, _ in read]), np.array([n for _, n in read])
         logits, _ = step.evaluate(RUN, problem, one, images, moments)  # type: ignore[arg-type]
         best = np.argsort(-np.asarray(logits), -1)
@@ -252,7 +252,7 @@ def test_a_trained_run_is_judged_by_other_crops(
         assert one["top5"]["errors"] == round(24 * test["error5"])
     source = trained.load(place / "undisturbed", place)
     part = source.data.test
-    images, labels = map(np.array, zip(*map(part.read, range(24)), strict=True))
+    images, labels = map(np.array, zip(*(photos.read(part, i) for i in range(24)), strict=True))
     shares = 0
     for i, j in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
         crop = images[:, i : i + 16, j : j + 16]

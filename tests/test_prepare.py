@@ -20,7 +20,7 @@ import pytest
 from test_stream import jpeg, photo
 
 from jaxcnn.config import Data, InputError
-from jaxcnn.data import streamed
+from jaxcnn.data import photos, streamed
 from jaxcnn.data.pictures import decode, square
 from jaxcnn.data.prepare import prepare
 from jaxcnn.data.sources import Split, load
@@ -135,7 +135,7 @@ def test_imagenet_from_its_archives(tmp_path):
     assert found.sizes == {"train": 6, "validation": 0, "test": 3} and len(found.classes) == 1000
     for index in range(6):
         synset, k = found.train.name(index).removesuffix(".JPEG").split("_")
-        image, label = found.train.read(index)
+        image, label = photos.read(found.train, index)
         want = square(decode(jpeg(photo(10 * synsets.index(synset) + int(k))), 20))
         np.testing.assert_array_equal(image, want)
         assert found.classes[label] == synset

@@ -22,6 +22,7 @@ INFO = "dataset_info.json"
 class Records:
     """A split of a TFDS set."""
 
+    channels = 3
     folder: Path
     split: str
     classes: tuple[str, ...]
@@ -63,9 +64,10 @@ class Records:
         record = self._records[self.first + index]
         return record[self.keys[0]], int(record[self.keys[1]])
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
+    def into(self, index: int, out: np.ndarray) -> int:
         data, label = self.load(index)
-        return pictures.square(pictures.decode(data, self.side)), label
+        pictures.into(data, self.side, out)
+        return label
 
 
 def is_builder(folder: Path) -> bool:

@@ -2,8 +2,9 @@
 shards made of either.
 
 A source has `classes`, `fingerprint` (of its pictures' names, in order), a length, and by index
-`read(i)`: the square picture [S, S, 3] uint8 and its label, and `name(i)`. The shards of a folder
-hold its pictures in its order, unreadable ones too: picture i is picture i of the folder.
+`into(i, out)`: the square picture, written to `out` [S, S, C] uint8, and its label; and `name(i)`.
+The shards of a folder hold its pictures in its order, unreadable ones too: picture i is picture i
+of the folder.
 """
 
 import hashlib
@@ -19,12 +20,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxcnn.config import InputError, suggest
-from jaxcnn.data import builders, pictures, readers
+from jaxcnn.data import builders, pictures, readers, workers
 from jaxcnn.data.builders import Records
 from jaxcnn.data.pictures import Unreadable
+from jaxcnn.data.squares import Squares
 
 INDEX = "index.json"
-FORMS = ("jpeg", "pixels")
+FORMATS = {"jpeg": 1, "pixels": 2}  # of shards: the version of each form
 HEADER = struct.Struct("<iH")  # of a record: label, length of the name; then name and picture
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
@@ -36,17 +38,27 @@ class Source(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def side(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
     def __len__(self) -> int: ...
     def name(self, index: int) -> str: ...
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """[S, S, 3] uint8, label; raises `Unreadable`."""
+    def into(self, index: int, out: np.ndarray) -> int:
+        """The label; raises `Unreadable`."""
         ...
+
+
+def read(source: Source, index: int) -> tuple[np.ndarray, int]:
+    """[S, S, C] uint8, label; raises `Unreadable`."""
+    out = np.empty((source.side, source.side, source.channels), np.uint8)
+    label = source.into(index, out)
+    return out, label
 
 
 @dataclass(frozen=True, eq=False)
 class Folder:
     """The files `root/CLASS/*`, sorted; labels are the places of the classes."""
 
+    channels = 3
     root: Path
     classes: tuple[str, ...]
     side: int
@@ -73,19 +85,22 @@ class Folder:
         """The file as it is, and its label."""
         return (self.root / self.name(index)).read_bytes(), int(self.labels[index])
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
+    def into(self, index: int, out: np.ndarray) -> int:
         data, label = self.load(index)
-        return pictures.square(pictures.decode(data, self.side)), label
+        pictures.into(data, self.side, out)
+        return label
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """What `shards.prepare` wrote: a split of it."""
+    """A split of the shards that `shards.prepare` wrote in the form of JPEGs."""
+
+    channels = 3
+    form = "jpeg"
 
     files: tuple[Path, ...]
     classes: tuple[str, ...]
     side: int
-    form: str
     stored: int  # the shorter side of its pictures
     fingerprint: str
     count: int
@@ -103,23 +118,22 @@ class Shards:
         """Without the open files: another process opens its own."""
         return {name: value for name, value in vars(self).items() if name != "_records"}
 
-    def _record(self, index: int) -> tuple[int, str, bytes]:
-        [record] = self._records.__getitems__([index])
+    def _record(self, index: int) -> tuple[int, bytes, int, int]:
+        """Its label, itself, and where its name ends and how long that is."""
+        record = self._records[index]  # `__getitems__` starts threads for it: three times as slow
         label, length = HEADER.unpack_from(record)
-        end = HEADER.size + length
-        return label, os.fsdecode(record[HEADER.size : end]), record[end:]
+        return label, record, HEADER.size + length, length
 
     def name(self, index: int) -> str:
-        return self._record(index)[1]
+        _, record, end, length = self._record(index)
+        return os.fsdecode(record[end - length : end])
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        label, _, data = self._record(index)
-        if not data:
+    def into(self, index: int, out: np.ndarray) -> int:
+        label, record, end, _ = self._record(index)
+        if len(record) == end:
             raise Unreadable("it could not be read when the shards were made")
-        if self.form == "pixels":
-            shape = (self.stored, self.stored, 3)
-            return np.frombuffer(data, np.uint8).reshape(shape), label
-        return pictures.square(pictures.decode(data, self.side)), label
+        pictures.into(record[end:], self.side, out)
+        return label
 
 
 def record(label: int, name: str, picture: bytes) -> bytes:
@@ -204,20 +218,34 @@ def _folder(place: Path, classes: tuple[str, ...], side: int) -> Folder:
     return Folder(place, classes, side, np.array(names), numbers, fingerprint)
 
 
-def shards(root: Path, side: int, asked: str = "--resize") -> dict[str, Shards]:
+def shards(
+    root: Path, side: int, asked: str = "--resize"
+) -> dict[str, Shards] | dict[str, Squares]:
     """The splits of shards that are whole. `asked` is where `side` was said, for the error."""
     try:
         index = json.loads((root / INDEX).read_text())
         form, stored, classes = index["form"], index["side"], tuple(index["classes"])
+        old = form == "pixels" and index["format"] != FORMATS[form]
         splits = {split: _split(root, entry) for split, entry in index["splits"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{str(root / INDEX)!r} is no index of shards ({error}). Prepare them again."
         ) from error
+    if old:
+        raise InputError(
+            f"{str(root)!r}: its shards of pixels are of a form that is no longer read. Move them"
+            " away and prepare them again."
+        )
     check_side(form, stored, side, asked, f"the shards in {str(root)!r}")
+    workers.allow_files(sum(len(files) for files, *_ in splits.values()))
+    if form == "pixels":
+        return {
+            split: Squares(files, counts, classes, side, fingerprint)
+            for split, (files, fingerprint, counts) in splits.items()
+        }
     return {
-        split: Shards(files, classes, side, form, stored, fingerprint, count)
-        for split, (files, fingerprint, count) in splits.items()
+        split: Shards(files, classes, side, stored, fingerprint, sum(counts))
+        for split, (files, fingerprint, counts) in splits.items()
     }
 
 
@@ -231,11 +259,12 @@ def check_side(form: str, stored: int, side: int, asked: str, what: str) -> None
         )
 
 
-def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, int]:
+def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, tuple[int, ...]]:
     files = tuple(root / shard["file"] for shard in entry["shards"])
     for file, shard in zip(files, entry["shards"], strict=True):
         size = file.stat().st_size if file.is_file() else None
         if size != shard["bytes"]:
             state = "is not there" if size is None else f"has {size} bytes, not {shard['bytes']}"
             raise InputError(f"{str(file)!r} {state}. The same `prepare` again makes it anew.")
-    return files, entry["fingerprint"], entry["pictures"]
+    counts = tuple(shard["pictures"] for shard in entry["shards"])
+    return files, entry["fingerprint"], counts

@@ -21,6 +21,7 @@ from jaxcnn.data import builders, photos, readers, sources
 from jaxcnn.data.photos import Source
 from jaxcnn.data.readers import default_data_dir
 from jaxcnn.data.sources import DIVISION, Dataset, Split
+from jaxcnn.data.squares import Squares
 from jaxcnn.data.stream import LEFT_OUT, Stream
 
 SAMPLE = 4096  # training pictures, the first in the order of data.split_seed
@@ -43,6 +44,10 @@ class Part:
         return self.source.side
 
     @property
+    def channels(self) -> int:
+        return self.source.channels
+
+    @property
     def fingerprint(self) -> str:
         own = self.source.fingerprint.encode() + np.asarray(self.index, np.int64).tobytes()
         return hashlib.sha256(own).hexdigest()
@@ -53,14 +58,14 @@ class Part:
     def name(self, index: int) -> str:
         return self.source.name(int(self.index[index]))
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        return self.source.read(int(self.index[index]))
+    def into(self, index: int, out: np.ndarray) -> int:
+        return self.source.into(int(self.index[index]), out)
 
     def at(self, side: int) -> "Part":
         """The same pictures as squares of `side` pixels. Raises `InputError` for shards that cannot
         give them.
         """
-        if isinstance(self.source, photos.Shards):
+        if isinstance(self.source, photos.Shards | Squares):
             photos.check_side(self.source.form, self.source.stored, side, "--resize", "the shards")
         return replace(self, source=replace(self.source, side=side))  # type: ignore[type-var]
 
@@ -77,14 +82,19 @@ class Held:
     def side(self) -> int:
         return self.split.images.shape[1]
 
+    @property
+    def channels(self) -> int:
+        return self.split.images.shape[3]
+
     def __len__(self) -> int:
         return len(self.split.labels)
 
     def name(self, index: int) -> str:
         return str(index)
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        return self.split.images[index], int(self.split.labels[index])
+    def into(self, index: int, out: np.ndarray) -> int:
+        out[:] = self.split.images[index]
+        return int(self.split.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
