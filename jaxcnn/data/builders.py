@@ -81,7 +81,7 @@ def splits(folder: Path, side: int) -> dict[str, Records]:
     """
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     readers.is_prepared(builder)
     info = builder.info
     keys = readers.image_and_label(builder.name, info)

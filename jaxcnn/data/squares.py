@@ -77,8 +77,9 @@ class Squares:
         number = bisect_right(self._ends, index)
         file, first = self._file(number), self._ends[number] - self.counts[number]
         rest = bytearray(file.size - out.nbytes)
+        buffers: Any = [out, rest]
         at = file.start + (index - first) * file.size
-        if os.preadv(file.descriptor, [out, rest], at) != file.size:
+        if os.preadv(file.descriptor, buffers, at) != file.size:
             raise Unreadable(f"{self.files[number].name} is cut off")
         return bytes(rest)
 
