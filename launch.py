@@ -490,7 +490,7 @@ def evaluate(
         )
     if result.pictures == 0:
         raise InputError(f"--data: none of the pictures of {split} in {str(data)!r} can be read.")
-    compared = folder is None or len(job.net.classes) == 1000
+    compared = folder is None or (len(job.net.classes) == 1000 and split != "train")
     listing.show(evaluation.table(job.net.name, result, crops, resize, folder, compared), console)
     if levels is not None:
         listing.show(evaluation.level_table(result, levels), console)

@@ -13,7 +13,7 @@ and crops. What the papers leave open, or we do otherwise:
   picture at each size.
 - ILSVRC-2012's training split gives 10,000 pictures for validation, and its validation split, whose
   labels everyone has, is the test split here, by one central crop; the papers' protocols are said
-  beside their figures.
+  beside their figures, and `launch.py evaluate RUN --crops 10`, or `dense`, is by those.
 
 `resnet50_1e-5` has the weight decay of the notes' section 1.7.3. `resnet50_modern` is torchvision's
 architecture with warm-up, cosine, label smoothing, crops of random area (Goyal et al. 2017,
@@ -21,7 +21,7 @@ arXiv:1706.02677; T. He et al. 2019, arXiv:1812.01187) and a running mean of the
 al. 2016, arXiv:1512.00567, section 8).
 
 The pictures are the folder `imagenet` in --data-dir, or its shards (docs/imagenet.md); of any other
-folder: --set data.name=FOLDER. The quick preset shows the way from JPEG to a table, at 64 pixels.
+folder or TFDS's set: --set data.name=FOLDER, imagenet2012. The quick preset shows the way from JPEG to a table, at 64 pixels.
 """
 
 from typing import Any
