@@ -21,7 +21,8 @@ arXiv:1706.02677; T. He et al. 2019, arXiv:1812.01187) and a running mean of the
 al. 2016, arXiv:1512.00567, section 8).
 
 The pictures are the folder `imagenet` in --data-dir, or its shards (docs/imagenet.md); of any other
-folder or TFDS's set: --set data.name=FOLDER, imagenet2012. The quick preset shows the way from JPEG to a table, at 64 pixels.
+folder, or of TFDS: --set data.name=FOLDER, or imagenet2012. The quick preset shows the way from
+JPEG to a table, at 64 pixels.
 """
 
 from typing import Any
