@@ -17,6 +17,7 @@ Examples:
   python launch.py prepare cifar10                         fetch a TFDS data set
   python launch.py prepare ILSVRC2012 --to imagenet-256    shards of a folder of pictures
   python launch.py evaluate vgg16 --weights vgg16.pth --data imagenet-256
+  python launch.py evaluate RUN --crops 10                 a finished run, by ten crops
   python launch.py table layers lenet5                     every layer: parameters, MACs, field
   python launch.py plot architectures                      accuracy against operations
   python launch.py export RUN --to onnx                    a trained model for other programs
@@ -393,11 +394,21 @@ def prepare(
 
 
 def evaluate(
-    model: Annotated[Positional[str], arg(metavar="MODEL", help="E.g. resnet50_v1.5.")],
-    weights: Annotated[Path, arg(metavar="FILE", help=".pth, .safetensors, .npz or Keras's .h5.")],
-    data: Annotated[Path, arg(metavar="DIR", help="val/CLASS/*.JPEG, or shards of `prepare`.")],
+    model: Annotated[
+        Positional[str],
+        arg(metavar="MODEL|RUN", help="E.g. resnet50_v1.5; a finished run's folder."),
+    ],
+    weights: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Of MODEL: .pth, .safetensors, .npz or Keras's .h5."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        arg(metavar="DIR", help="val/CLASS/*.JPEG, or shards of `prepare`; else RUN's own."),
+    ] = None,
     crops: Annotated[
-        Literal[1, 10], arg(help="The centre; or corners, centre and their mirror images.")
+        Literal[1, 10, "dense"],
+        arg(help="The centre; corners, centre and their mirror images; all of the picture."),
     ] = 1,
     batch_size: Annotated[int, arg(help="Pictures at once.")] = 64,
     limit: Annotated[int | None, arg(help="Only so many pictures, drawn by seed 0.")] = None,
@@ -405,44 +416,67 @@ def evaluate(
         Path | None,
         arg(metavar="FILE", help="All classes of the model, one a line: DIR has some of them."),
     ] = None,
-    split: Literal["validation", "test", "train"] = "validation",
-    resize: Annotated[int, arg(help="The shorter side before cropping, in pixels.")] = 256,
+    split: Annotated[
+        Literal["validation", "test", "train"] | None,
+        arg(help="Else validation; of RUN's own test."),
+    ] = None,
+    resize: Annotated[
+        tuple[int, ...],
+        arg(metavar="N...", help="The shorter side before cropping; of several, the mean."),
+    ] = (),
     kind: Annotated[
         Literal["torchvision", "caffe"] | None,
         arg(name="input", help="What the net takes; else caffe for Keras's nets, torchvision."),
     ] = None,
+    wordnet: Annotated[bool, arg(help="Errors at each level of WordNet, too.")] = False,
     workers: Annotated[int, arg(help="Processes that decode; 0: threads of this one.")] = 0,
     trust: Annotated[
         bool, arg(help="The file's net is the model, whatever its tensors' names say.")
     ] = False,
     out: Annotated[Path | None, arg(metavar="FILE", help="Write it as JSON, too.")] = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Top-1 and top-5 error of given weights on a folder of pictures or on shards, with 95 %
-    intervals (Wilson's), beside what is published.
+    """Top-1 and top-5 error of given weights, on a folder of pictures or on shards, or of a
+    finished run, on its own, with 95 % intervals (Wilson's), beside what is published.
 
     Example: python launch.py evaluate resnet50_v1.5 --weights resnet50.pth --data ILSVRC2012
+    Example: python launch.py evaluate runs/imagenet/resnet50/seed0-1f2e3d4c5b --crops 10
     """
+    folder = Path(model) if (Path(model) / "run.json").is_file() else None
+    if folder is not None and (weights or synsets or kind or trust):
+        raise InputError("--weights, --synsets, --input, --trust: RUN has its own; of MODEL.")
+    if folder is None and (weights is None or data is None):
+        missing = "--weights" if weights is None else "--data"
+        raise InputError(
+            f"{missing}: none; needed where {model!r} is no folder of a run (with run.json)."
+        )
     from jaxcnn import backend, listing, records
     from jaxcnn import evaluate as evaluation
+    from jaxcnn import wordnet as tree
     from jaxcnn.console import counted
     from jaxcnn.data import photos
 
     backend.set_up()
-    source = photos.open_split(data, split, resize)
-    named = None if synsets is None else evaluation.read_synsets(synsets)
-    where = evaluation.output_places(source.classes, evaluation.build(model), named)
-    with counted(console, model, "pictures") as progress:
-        result = evaluation.evaluate(
-            model,
-            weights,
-            source,
-            places=where,
-            crops=crops,
-            kind=kind,
+    if folder is None:
+        assert weights is not None and data is not None
+        resize = resize or (evaluation.RESIZE,)
+        source = photos.open_split(data, split or "validation", max(resize))
+        named = None if synsets is None else evaluation.read_synsets(synsets)
+        of = {"synsets": named, "how": crops, "sides": resize, "kind": kind, "trust": trust}
+        job = evaluation.of_weights(model, weights, source, **of)
+    else:
+        of = {"data": data, "split": split, "how": crops, "sides": resize, "data_dir": data_dir}
+        job = evaluation.of_run(folder, **of)
+    levels = tree.levels(job.net.classes) if wordnet else None
+    with counted(console, job.net.name, "pictures") as progress:
+        result = evaluation.judge(
+            job,
+            how=crops,
+            sides=resize,
+            levels=levels,
             batch_size=batch_size,
             limit=limit,
             workers=workers,
-            trust=trust,
             progress=progress,
         )
     if result.unreadable:
@@ -456,14 +490,17 @@ def evaluate(
         )
     if result.pictures == 0:
         raise InputError(f"--data: none of the pictures of {split} in {str(data)!r} can be read.")
-    rows = evaluation.table(model, result, crops)
-    listing.show(rows, console)
+    compared = folder is None or (len(job.net.classes) == 1000 and split != "train")
+    listing.show(evaluation.table(job.net.name, result, crops, resize, folder, compared), console)
+    if levels is not None:
+        listing.show(evaluation.level_table(result, levels), console)
     speed = result.pictures / result.seconds
     console.print(f"{result.pictures:,} pictures, {speed:,.1f} pictures/s", soft_wrap=True)
     if out is not None:
-        written = {"command": records.command(), "model": model, "weights": str(weights)}
-        written |= {"data": str(data), "split": split, "fingerprint": source.fingerprint}
-        written |= {"resize": resize, "crops": crops, "limit": limit} | result.as_json()
+        written = {"command": records.command(), "model": model, "weights": weights, "data": data}
+        written = {name: None if v is None else str(v) for name, v in written.items()}
+        written |= {"split": split, "fingerprint": job.source.fingerprint, "crops": crops}
+        written |= {"resize": list(resize), "limit": limit} | result.as_json()
         records.write_json(out, written)
         console.print(f"Written: {out}", soft_wrap=True)
 

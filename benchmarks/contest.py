@@ -43,15 +43,22 @@ class Failed(Exception):
 
 
 class Worker:
-    """A contestant's process: `script` with `arguments`, which ends in `serve`."""
+    """A contestant's process: `script` with `arguments`, which ends in `serve`; `python` is its
+    interpreter, where that is another.
+    """
 
     def __init__(
-        self, name: str, script: str, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        name: str,
+        script: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        python: str = sys.executable,
     ) -> None:
         self.name = name
         self.errors = tempfile.TemporaryFile(mode="w+", errors="replace")
         self.process = subprocess.Popen(
-            [sys.executable, script, *arguments],
+            [python, script, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -1,15 +1,18 @@
-"""How many pictures a second can one core read for training, beside PyTorch's DataLoader?
+"""How many pictures a second can one core read for training, beside PyTorch and tf.data?
 
     python benchmarks/input.py DIR             # a table; DIR has train/CLASS/*.jpg
     python benchmarks/input.py DIR --write     # and a record in benchmarks/records/
+    python benchmarks/input.py DIR --tensorflow PYTHON  # and tf.data, by a Python that has it
     python benchmarks/input.py DIR --toy       # that it runs
 
 Each contestant gives shuffled batches of uint8 squares of 256 pixels and labels, with all cores at
 work: ours from the folder, from shards of its JPEGs and from shards of decoded squares; PyTorch's
 DataLoader with a process a core, Pillow, the shorter side to 256 and the square in the middle, as
-torchvision's transforms would have it. A block opens a stream, lets it fill its buffers and times
-batches from there; contestants take turns, each a process of its own. tf.data is no contestant:
-nothing here needs TensorFlow. Needs the extra `parity`; nothing else should be running.
+torchvision's transforms would have it; tf.data with a parallel call a core, which decodes no more
+than the square of a picture whose shorter side is 256 already. A block opens a stream, lets it fill
+its buffers and times batches from there; contestants take turns, each a process of its own. Needs
+the extra `parity`, and for tf.data another environment (tensorflow-cpu); nothing else should be
+running.
 """
 
 import argparse
@@ -24,10 +27,11 @@ from typing import Any
 import contest
 from contest import CORES, Failed, Worker
 
-QUESTION = "How many pictures a second can one core read for training, beside PyTorch's DataLoader?"
+QUESTION = "How many pictures a second can one core read for training, beside PyTorch and tf.data?"
 SIDE = 256
 FOLDER, JPEG, PIXELS = "ours, folder", "ours, shards of JPEGs", "ours, shards of squares"
-TORCH = "PyTorch, DataLoader"
+TORCH, TF = "PyTorch, DataLoader", "tf.data"
+QUIET = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
 FORMS = {JPEG: "jpeg", PIXELS: "pixels"}
 
 
@@ -40,17 +44,53 @@ def ours(root: Path, batch: int) -> Iterator[Any]:
         yield from batches
 
 
+def listed(root: Path) -> list[tuple[Path, int]]:
+    """Every file and its label."""
+    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
+    return [
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in sorted((root / "train" / name).iterdir())
+    ]
+
+
+def tf_data(root: Path, batch: int) -> Iterator[Any]:
+    import tensorflow as tf  # type: ignore[import-not-found]
+
+    files, labels = zip(*listed(root), strict=True)
+
+    def square(path: Any, label: Any) -> tuple[Any, Any]:
+        data = tf.io.read_file(path)
+        shape = tf.io.extract_jpeg_shape(data)
+        height, width = shape[0], shape[1]
+        short = tf.minimum(height, width)
+
+        def cropped() -> Any:
+            window = [(height - SIDE) // 2, (width - SIDE) // 2, SIDE, SIDE]
+            return tf.io.decode_and_crop_jpeg(data, tf.stack(window), channels=3)
+
+        def resized() -> Any:
+            image = tf.io.decode_jpeg(data, channels=3)
+            size = tf.where(tf.stack([height, width]) == short, SIDE, SIDE * shape[:2] // short)
+            image = tf.image.resize(image, size)
+            image = tf.image.resize_with_crop_or_pad(image, SIDE, SIDE)
+            return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)
+
+        image = tf.cond(short == SIDE, cropped, resized)
+        return tf.ensure_shape(image, (SIDE, SIDE, 3)), label
+
+    paths = tf.data.Dataset.from_tensor_slices(([str(file) for file in files], list(labels)))
+    order = paths.shuffle(len(files)).repeat()
+    batches = order.map(square, num_parallel_calls=CORES, deterministic=False)
+    yield from batches.batch(batch, drop_remainder=True).prefetch(2).as_numpy_iterator()
+
+
 def pytorch(root: Path, batch: int) -> Iterator[Any]:
     import numpy as np
     import torch
     from PIL import Image
 
-    classes = sorted(path.name for path in (root / "train").iterdir() if path.is_dir())
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((root / "train" / name).iterdir())
-    ]
+    files = listed(root)
 
     class Squares(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -75,7 +115,8 @@ def pytorch(root: Path, batch: int) -> Iterator[Any]:
 
 
 def work(who: str, root: Path, batch: int) -> None:
-    open_stream: Callable[[Path, int], Iterator[Any]] = pytorch if who == TORCH else ours
+    streams: dict[str, Callable[[Path, int], Iterator[Any]]] = {TORCH: pytorch, TF: tf_data}
+    open_stream = streams.get(who, ours)
 
     def block(batches: int) -> float:
         """Seconds of so many batches, once the buffers are full."""
@@ -92,21 +133,24 @@ def work(who: str, root: Path, batch: int) -> None:
     contest.serve({"block": block})
 
 
-def measure(root: Path, batch: int, batches: int, repeats: int) -> dict[str, list[float]]:
+def measure(
+    root: Path, batch: int, batches: int, repeats: int, tensorflow: str | None
+) -> dict[str, list[float]]:
     """Pictures a second and core, of every block, by contestant."""
     from jaxcnn.data import shards
 
     speeds: dict[str, list[float]] = {}
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        roots = {FOLDER: root, TORCH: root}
+        roots = {FOLDER: root, TORCH: root} | ({TF: root} if tensorflow else {})
         for who, form in FORMS.items():
             roots[who] = place / form
             shards.prepare(root, roots[who], side=SIDE, form=form)
         workers = {}
         for who, own in roots.items():
             arguments = [str(own), "--work", who, "--batch", str(batch)]
-            workers[who] = stack.enter_context(Worker(who, __file__, arguments, {}))
+            python = tensorflow if who == TF and tensorflow else sys.executable
+            workers[who] = stack.enter_context(Worker(who, __file__, arguments, QUIET, python))
             workers[who].ask("block", batches=1)
         for _ in range(repeats):
             for who, worker in workers.items():
@@ -121,6 +165,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--batches", type=int, default=40, help="of a block")
     parser.add_argument("--repeats", type=int, default=7, help="blocks of each contestant")
+    parser.add_argument("--tensorflow", metavar="PYTHON", help="of an environment that has it")
     parser.add_argument("--toy", action="store_true", help="small, and once: that it runs")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
     parser.add_argument("--work", help=argparse.SUPPRESS)
@@ -131,16 +176,19 @@ def main() -> None:
         options.batch, options.batches, options.repeats = 4, 1, 1
     busy = contest.load()
     try:
-        speeds = measure(options.data, options.batch, options.batches, options.repeats)
+        amount = options.batch, options.batches, options.repeats
+        speeds = measure(options.data, *amount, options.tensorflow)
     except Failed as error:
         sys.exit(str(error))
     spreads = {who: contest.spread(values, 0) for who, values in speeds.items()}
     for who, s in spreads.items():
         print(f"{who}: {s['median']:,.0f} pictures/s a core ({s['low']:,.0f} to {s['high']:,.0f})")
+    peers = [who for who in (TORCH, TF) if who in speeds]
     ratios = {
-        f"{who} / {TORCH}": contest.ratio(values, speeds[TORCH])
+        f"{who} / {peer}": contest.ratio(values, speeds[peer])
+        for peer in peers
         for who, values in speeds.items()
-        if who != TORCH
+        if who not in peers
     }
     for what, r in ratios.items():
         print(f"{what}: {r['median']:.2f} ({r['low']:.2f} to {r['high']:.2f})")
@@ -150,6 +198,8 @@ def main() -> None:
         settings |= {"repeats": options.repeats, "load_before": busy}
         settings |= {"pictures": sum(1 for _ in (options.data / "train").glob("*/*"))}
         origin["command"] = origin["command"].replace(str(options.data), options.data.name)
+        if options.tensorflow:
+            origin["command"] = origin["command"].replace(options.tensorflow, "PYTHON")
         record = {"question": QUESTION, "toy": options.toy, **origin, "settings": settings}
         record |= {"pictures_per_s_and_core": spreads, "ratios": ratios}
         words = [*(["toy"] if options.toy else []), contest.machine(origin["device"])]

@@ -128,21 +128,21 @@ def _exports(record: Record) -> str:
 
 
 def _input(record: Record) -> str:
-    """A row a reader of pictures: its speed, and the ratio to PyTorch's."""
+    """A row a reader of pictures: its speed, and the ratios to PyTorch's and tf.data's."""
     settings, ratios = record["settings"], record["ratios"]
+    peers = list(dict.fromkeys(what.rpartition(" / ")[2] for what in ratios))
     lines = [
         f"\n## Reading pictures ({_machine(record)})\n",
         f"`python benchmarks/input.py DIR --write`: batches of {settings['batch']} squares of"
         f" {settings['side']} pixels out of {settings['pictures']:,} JPEGs, shuffled, with all"
-        " cores at work; median, with the middle half. tf.data was not measured: TensorFlow is"
-        " not installed.\n",
-        "| reader | pictures/s a core | of PyTorch's |",
-        "|---|---|---|",
+        " cores at work; median, with the middle half.\n",
+        f"| reader | pictures/s a core | {' | '.join(f'of {peer}' for peer in peers)} |",
+        f"|---|---|{'---|' * len(peers)}",
     ]
     for who, s in record["pictures_per_s_and_core"].items():
-        own = [r for what, r in ratios.items() if what.startswith(f"{who} / ")]
-        cells = [who, _within(s, ",.0f"), *(_within(r, ".2f") for r in own)]
-        lines.append(f"| {' | '.join(cells)} |" if own else f"| {' | '.join(cells)} | |")
+        own = [ratios.get(f"{who} / {peer}") for peer in peers]
+        cells = [who, _within(s, ",.0f"), *(_within(r, ".2f") if r else "" for r in own)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, f"\n{_made_with(record)}\n"])
 
 

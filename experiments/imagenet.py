@@ -13,14 +13,16 @@ and crops. What the papers leave open, or we do otherwise:
   picture at each size.
 - ILSVRC-2012's training split gives 10,000 pictures for validation, and its validation split, whose
   labels everyone has, is the test split here, by one central crop; the papers' protocols are said
-  beside their figures.
+  beside their figures, and `launch.py evaluate RUN --crops 10`, or `dense`, is by those.
 
 `resnet50_1e-5` has the weight decay of the notes' section 1.7.3. `resnet50_modern` is torchvision's
-architecture with warm-up, cosine, label smoothing and crops of random area (Goyal et al. 2017,
-arXiv:1706.02677; T. He et al. 2019, arXiv:1812.01187), without averaged weights.
+architecture with warm-up, cosine, label smoothing, crops of random area (Goyal et al. 2017,
+arXiv:1706.02677; T. He et al. 2019, arXiv:1812.01187) and a running mean of the weights (Szegedy et
+al. 2016, arXiv:1512.00567, section 8).
 
 The pictures are the folder `imagenet` in --data-dir, or its shards (docs/imagenet.md); of any other
-folder: --set data.name=FOLDER. The quick preset shows the way from JPEG to a table, at 64 pixels.
+folder, or of TFDS: --set data.name=FOLDER, or imagenet2012. The quick preset shows the way from
+JPEG to a table, at 64 pixels.
 """
 
 from typing import Any
@@ -40,6 +42,7 @@ GOOGLENET |= {"optim.milestones": tuple(epoch / 250 for epoch in range(8, 250, 8
 MODERN: dict[str, Any] = {"data.area": 0.08, "data.color": 0.0, "optim.lr": 0.1}
 MODERN |= {"optim.weight_decay": 1e-4, "train.label_smoothing": 0.1, "model.zero_gamma": True}
 MODERN |= {"optim.schedule": "cosine", "optim.warmup": 5 / 90, "optim.nesterov": True}
+MODERN |= {"optim.ema": 0.9999}  # means over some 10,000 steps, 2 % of the training
 
 
 def less(measure: Measure, arm: str, than: str, *nets: str) -> Prediction:

@@ -144,6 +144,8 @@ class Optim:
     warmup: float = 0.0  # linear, from 0
     milestones: tuple[float, ...] = (0.5, 0.75)  # step: where the rate falls
     factor: float = 0.1  # step: at each milestone; exponential: over the whole training
+    # of the running mean of the weights, by which the net is judged and used; 0: of the last ones
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -374,6 +376,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "rising shares of all steps, in (0, 1)",
     ),
     "optim.factor": (lambda v: 0 < v <= 1, "in (0, 1]"),
+    "optim.ema": SHARE,
     "train.batch_size": POSITIVE,
     "train.epochs": ABOVE_0,
     "train.steps": POSITIVE,
@@ -422,6 +425,11 @@ def check(run: Run) -> None:
         raise InputError(
             f"compress.share_from: {own.share_from} is earlier than compress.prune_until,"
             f" {own.prune_until}: values are shared among the weights that are left."
+        )
+    if run.optim.ema and (own.sparsity or own.bits):
+        raise InputError(
+            f"optim.ema: {run.optim.ema} is of no use beside compress.*: a mean of weights is"
+            " neither sparse nor shared."
         )
     if run.start.freeze and (own.sparsity or own.bits):
         raise InputError(

@@ -1,11 +1,13 @@
-"""`launch.py evaluate`: the error of a model with given weights on pictures that are streamed."""
+"""`launch.py evaluate`: the error of a model with given weights, or of a trained run, on pictures
+that are streamed.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +15,29 @@ import numpy as np
 from jax import lax
 from statsmodels.stats.proportion import proportion_confint
 
-from jaxcnn import backend, models, published, sharding, weights
+from jaxcnn import backend, crops, models, published, sharding, step, trained, weights
 from jaxcnn.config import InputError
+from jaxcnn.crops import Crops, Net
+from jaxcnn.data import augment, photos
 from jaxcnn.data.photos import Source
 from jaxcnn.data.stream import LEFT_OUT, Stream
+from jaxcnn.data.streamed import Held, Streamed
 from jaxcnn.listing import Column, Listing
+from jaxcnn.wordnet import Levels
 
 Array = jax.Array
-Crops = Literal[1, 10]
+RESIZE = 256  # the shorter side of pictures, for published weights
 
 # What published weights take; see weights/. Of RGB in 0..1, and of BGR in 0..255.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (103.939, 116.779, 123.68)
-# The protocols of `published` that are ours, by the number of crops.
-PROTOCOLS = {1: (published.ONE, "one net, 1 crop"), 10: (published.TEN,)}
+# The protocols of `published` that are ours, by the crops, of one size and of several.
+PROTOCOLS: dict[tuple[Crops, bool], tuple[str, ...]] = {
+    (1, False): (published.ONE, "one net, 1 crop"),
+    (10, False): (published.TEN,),
+    ("dense", False): (published.DENSE,),
+    ("dense", True): (published.MANY,),
+}
 
 # As torchvision's loader builds it: its weights were trained on other means; see weights/.
 FIELDS: dict[str, dict[str, Any]] = {"googlenet_bn": {"transform_input": True}}
@@ -60,121 +71,174 @@ class Evaluation:
     errors: tuple[int, int]  # top-1, top-5
     unreadable: dict[str, str]  # name -> why
     seconds: float  # without compiling
+    levels: tuple[int, ...] = ()  # errors at each of `wordnet.Levels`
 
     def as_json(self) -> dict[str, Any]:
         both = zip(("top1", "top5"), self.errors, strict=True)
         errors = {n: {"errors": e, "interval": interval(e, self.pictures)} for n, e in both}
         rest = {"pictures": self.pictures, "seconds": self.seconds, "unreadable": self.unreadable}
-        return rest | errors
+        return rest | errors | ({"levels": list(self.levels)} if self.levels else {})
 
 
-def views(images: Array, crop: int, crops: Crops) -> Array:
-    """images [B, S, S, C] -> [crops, B, crop, crop, C]: the centre; or the four corners and the
-    centre, and the same mirrored (Krizhevsky et al. 2012, section 4.1).
-    """
-    return jnp.stack(
-        [_view(images, crop, *place) for place in places(images.shape[1], crop, crops)]
-    )
+class Job(NamedTuple):
+    """A net, its weights, and pictures: which of its outputs each of their classes is."""
+
+    net: Net
+    variables: Any
+    source: Source
+    places: list[int]
 
 
-def places(side: int, crop: int, crops: Crops) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of each crop in a square of `side` pixels."""
-    middle, end = round((side - crop) / 2), side - crop
-    if crops == 1:
-        return [(middle, middle, False)]
-    corners = [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]
-    return [(*corner, mirrored) for mirrored in (False, True) for corner in corners]
-
-
-def _view(images: Array, crop: int, top: Any, left: Any, mirrored: Any) -> Array:
-    batch, _, _, channels = images.shape
-    part = lax.dynamic_slice(images, (0, top, left, 0), (batch, crop, crop, channels))
-    return jnp.where(mirrored, part[:, :, ::-1], part)
-
-
-def predict(model: Any, variables: Any, images: Array, crop: int, crops: Crops, kind: str) -> Array:
-    """Probabilities [B, K] of pictures [B, S, S, 3] uint8: the softmax, averaged over the crops, as
-    Krizhevsky 2012 and Szegedy 2015 average it. One crop after the other, so ten take the memory
-    of one.
-    """
-
-    def one(place: Array) -> Array:
-        x = INPUTS[kind](_view(images, crop, place[0], place[1], place[2] > 0))
-        logits, _ = model.apply(variables, x, train=False)
-        return jax.nn.softmax(logits.astype(jnp.float32))
-
-    return lax.map(one, jnp.array(places(images.shape[1], crop, crops), jnp.int32)).mean(0)
-
-
-def count(scores: Array, labels: Array) -> Array:
-    """scores [B, K], labels [B] int -> [3] int32: pictures, top-1 errors, top-5 errors; those
-    labelled `LEFT_OUT` count nowhere, and scores that are not numbers are errors.
-    """
-    there = labels != LEFT_OUT
-    best = lax.top_k(scores, min(5, scores.shape[1]))[1] == labels[:, None]
-    best &= jnp.isfinite(scores).all(-1, keepdims=True)
-    wrong = [~best[:, 0], ~best.any(-1)]
-    return jnp.stack([there.sum(), *((w & there).sum() for w in wrong)])
-
-
-def evaluate(
+def of_weights(
     name: str,
     path: Path,
     source: Source,
     *,
-    places: Sequence[int] | None = None,
-    crops: Crops = 1,
+    synsets: Sequence[str] | None = None,
+    how: Crops = 1,
+    sides: tuple[int, ...] = (),
     kind: str | None = None,
+    trust: bool = False,
+) -> Job:
+    """The model `name` with the weights in `path`, on the pictures of `source`; its outputs are the
+    classes of `source`, or `synsets`. `kind` is one of `INPUTS`.
+
+    Raises `InputError` before anything is decoded if model, weights and pictures do not fit.
+    """
+    model = build(name)
+    side, _, channels = models.MODELS[name].image
+    if channels != 3:
+        raise InputError(f"MODEL: {name!r} takes pictures of {channels} channel, not of 3.")
+    kind = kind or ("caffe" if name.endswith("_keras") else "torchvision")
+    if kind not in INPUTS:
+        raise InputError(f"--input: {kind!r} is not one of {', '.join(map(repr, INPUTS))}.")
+    places = output_places(source.classes, model, synsets)
+    classes = tuple(sorted(set(synsets))) if synsets is not None else source.classes
+    net = Net(name, model, side, channels, INPUTS[kind], classes)
+    crops.check(net, how, sides or (source.side,))
+    variables, _ = weights.load(path, model, trust=trust)
+    return Job(net, variables, source, places)
+
+
+def of_run(
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    data: Path | None = None,
+    split: str | None = None,
+    how: Crops = 1,
+    sides: tuple[int, ...] = (),
+) -> Job:
+    """A finished run, on a split of its own pictures, or of those in `data`, whose classes are some
+    of its own; 'test' or, of those, 'validation' unless another is named. It is given what it is
+    given in training: its `data.crop`, normalised by the moments of its training pictures.
+    """
+    found = trained.load(folder, data_dir)
+    run, own = found.run, found.data
+    if run.train.objective != "classification":
+        raise InputError(
+            f"RUN: its train.objective is {run.train.objective!r}; errors of classes come from"
+            " 'classification' alone."
+        )
+    height, width, channels = found.problem.image_shape
+    if height != width:
+        raise InputError(f"RUN: crops are of squares; its pictures are {height}x{width} pixels.")
+    normalize = augment.NORMALIZERS[run.data.normalize]
+    mean, std = map(jnp.asarray, (own.mean, own.std))
+    net = Net(
+        name=run.model.name,
+        model=step.module(run, found.problem, {}),
+        side=step.seen(run, found.problem)[0],
+        channels=channels,
+        see=lambda x: normalize(x.astype(jnp.float32) / 255, mean, std),
+        classes=own.classes,
+        pad=run.data.pad,
+        down=True,
+    )
+    sides = sides or (height,)
+    crops.check(net, how, sides)
+    source = _pictures(found, data, split or ("test" if data is None else "validation"), max(sides))
+    if strange := [name for name in source.classes if name not in own.classes]:
+        raise InputError(
+            f"--data: {len(strange)} of its {len(source.classes)} classes are none of the run's:"
+            f" {', '.join(strange[:3])}."
+        )
+    state = found.state
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return Job(net, variables, source, [own.classes.index(name) for name in source.classes])
+
+
+def _pictures(found: trained.Trained, data: Path | None, split: str, side: int) -> Source:
+    own, name = found.data, found.run.data.name
+    if data is not None:
+        if not isinstance(own, Streamed):
+            raise InputError(f"--data: the run's {name!r} is in memory; only a run of data.stream.")
+        return photos.open_split(data, split, side)
+    if own.sizes[split] == 0:
+        raise InputError(f"--split: {split!r} has no pictures in {name!r}.")
+    if isinstance(own, Streamed):
+        return getattr(own, split).at(side)
+    if side != own.image_shape[0]:
+        raise InputError(
+            f"--resize: {side}; the run's {name!r} is in memory, at {own.image_shape[0]} pixels."
+        )
+    return Held(getattr(own, split), own.classes, f"{own.fingerprint} {split}")
+
+
+def count(scores: Array, labels: Array, above: Array | None = None) -> Array:
+    """scores [B, K], labels [B] int -> [3 + D] int32: pictures, top-1 errors, top-5 errors, and
+    errors at each of the levels `above` [D, K]; those labelled `LEFT_OUT` count nowhere, and scores
+    that are not numbers are errors.
+    """
+    there = labels != LEFT_OUT
+    finite = jnp.isfinite(scores).all(-1)
+    first = lax.top_k(scores, min(5, scores.shape[1]))[1]
+    best = (first == labels[:, None]) & finite[:, None]
+    wrong = [~best[:, 0], ~best.any(-1)]
+    if above is not None:
+        wrong += [~(finite & (level[first[:, 0]] == level[labels])) for level in above]
+    return jnp.stack([there.sum(), *((w & there).sum() for w in wrong)])
+
+
+def judge(
+    job: Job,
+    *,
+    how: Crops = 1,
+    sides: tuple[int, ...] = (),
+    levels: Levels | None = None,
     batch_size: int = 64,
     limit: int | None = None,
     workers: int = 0,
-    trust: bool = False,
     devices: Sequence[Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """The model `name` with the weights in `path`, on the pictures of `source`.
-
-    `places` are the model's outputs for the classes of the source (`output_places`); `kind` is one
-    of `INPUTS`; `limit` pictures are drawn by seed 0; each batch is split over `devices`, by
-    default all accelerators. Raises `InputError` before anything is decoded if model, weights and
-    pictures do not fit.
+    """The errors of a net. `limit` pictures are drawn by seed 0; each batch is split over
+    `devices`, by default all accelerators.
     """
-    if crops not in PROTOCOLS:
-        raise InputError(f"--crops: {crops} is not one of {', '.join(map(str, PROTOCOLS))}.")
-    model = build(name)
-    crop, _, channels = models.MODELS[name].image
-    if channels != 3:
-        raise InputError(f"MODEL: {name!r} takes pictures of {channels} channel, not of 3.")
-    if source.side < crop:
-        raise InputError(f"--resize: {source.side} is less than the {crop} pixels of {name!r}.")
-    places = output_places(source.classes, model) if places is None else places
-    kind = kind or ("caffe" if name.endswith("_keras") else "torchvision")
-    if kind not in INPUTS:
-        raise InputError(f"--input: {kind!r} is not one of {', '.join(map(repr, INPUTS))}.")
+    source = job.source
     stream = Stream(source, batch_size, examples=limit)
     total = min(len(source), limit or len(source))
-    variables, _ = weights.load(path, model, trust=trust)
     # One CPU device has all cores, and convolutions by oneDNN cannot be split over several.
     if devices is None:
         devices = jax.devices()[:1] if jax.default_backend() == "cpu" else jax.devices()
     mesh = sharding.make_mesh(1, len(devices), devices)
-    variables = sharding.put(mesh, variables)
-    step = _compiled(model, variables, mesh, stream, crop, crops, kind)
-    where = np.array([*places, LEFT_OUT], np.int32)  # LEFT_OUT is the last one's index
+    variables = sharding.put(mesh, job.variables)
+    one = _compiled(job.net, variables, mesh, stream, how, sides, levels)
+    where = np.array([*job.places, LEFT_OUT], np.int32)  # LEFT_OUT is the last one's index
     counts: list[Array] = []
     begun = time.perf_counter()
     with stream.batches(processes=workers, tell=tell) as batches:
         for i, (images, labels) in enumerate(batches, 1):
             images, labels = _padded(images, where[labels], _rows(batch_size, mesh))
-            counts.append(step(variables, *sharding.put(mesh, (images, labels), "data")))
+            counts.append(one(variables, *sharding.put(mesh, (images, labels), "data")))
             if i > 1:  # one is computed while the next is decoded, and no more wait
                 counts[-2].block_until_ready()
             if progress is not None:
                 progress(min(i * batch_size, total), total)
-    pictures, *errors = np.sum([np.asarray(c) for c in counts], axis=0).tolist()
+    pictures, first, five, *rest = np.sum([np.asarray(c) for c in counts], axis=0).tolist()
     seconds = time.perf_counter() - begun
-    return Evaluation(pictures, (errors[0], errors[1]), batches.unreadable, seconds)
+    return Evaluation(pictures, (first, five), batches.unreadable, seconds, tuple(rest))
 
 
 def build(name: str) -> Any:
@@ -222,44 +286,85 @@ def interval(errors: int, pictures: int) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def table(name: str, result: Evaluation, crops: Crops) -> Listing:
-    """Ours, and below it what is published of this model by this protocol."""
+def words(how: Crops, sides: tuple[int, ...] = ()) -> str:
+    """'10 crops', 'dense, 256 and 384 pixels'."""
+    said = how if isinstance(how, str) else f"{how} crop{'s' * (how > 1)}"
+    return said + (f", {' and '.join(map(str, sides))} pixels" if len(sides) > 1 else "")
+
+
+def table(
+    name: str,
+    result: Evaluation,
+    how: Crops,
+    sides: tuple[int, ...] = (),
+    run: Path | None = None,
+    compared: bool = True,
+) -> Listing:
+    """Ours, of given weights or of a run, and below it what is published of this model by this
+    protocol, where it can be compared.
+    """
     columns = (
         Column("what", "net", "l"),
         *(Column("top1", "top-1 error, %", form=".2f"), Column("top1_interval", "95 %")),
         *(Column("top5", "top-5 error, %", form=".2f"), Column("top5_interval", "95 %")),
         Column("pictures", "pictures"),
     )
-    row: dict[str, Any] = {"what": f"{name}, {crops} crop{'s' * (crops > 1)}, here"}
+    row: dict[str, Any] = {"what": f"{name}, {words(how, sides)}, here"}
     row["pictures"] = result.pictures
     for key, errors in zip(("top1", "top5"), result.errors, strict=True):
         row[key] = 100 * errors / result.pictures
         low, high = interval(errors, result.pictures)
         row[f"{key}_interval"] = f"{100 * low:.2f} to {100 * high:.2f}"
     rows = [row]
+    protocols = PROTOCOLS.get((how, len(sides) > 1), ())
     for one in published.RESULTS:
-        if (one.model, one.data) == (name, published.VALIDATION) and one.protocol.startswith(
-            PROTOCOLS[crops]
-        ):
+        same = (one.model, one.data) == (name, published.VALIDATION)
+        if compared and same and one.protocol.startswith(protocols):
             figures = {"top1": one.top1, "top5": one.top5, "pictures": 50_000}
             nothing = {"top1_interval": None, "top5_interval": None}
             rows.append({"what": f"published: {one.source}"} | figures | nothing)
     note = "Published figures are of all 50,000 pictures of ILSVRC-2012's validation split."
-    title = f"{name} with the given weights"
+    title = f"{name} with the given weights" if run is None else str(run)
     return Listing("evaluation", title, columns, tuple(rows), note if len(rows) > 1 else "")
 
 
+def level_table(result: Evaluation, levels: Levels) -> Listing:
+    """A row a level of WordNet, from the root on."""
+    columns = (
+        *(Column("level", "level"), Column("synsets", "synsets")),
+        Column("largest", "those with the most classes", "l"),
+        *(Column("error", "error, %", form=".2f"), Column("interval", "95 %")),
+    )
+    rows = []
+    for i, errors in enumerate(result.levels):
+        low, high = (100 * bound for bound in interval(errors, result.pictures))
+        row = {"level": i + 1, "synsets": levels.sizes[i], "largest": ", ".join(levels.largest[i])}
+        row |= {"error": 100 * errors / result.pictures, "interval": f"{low:.2f} to {high:.2f}"}
+        rows.append(row)
+    note = (
+        "Level 0 is entity, which is all there is; a class above a level stands there for itself."
+    )
+    return Listing("levels", "Errors at the levels of WordNet", columns, tuple(rows), note)
+
+
 def _compiled(
-    model: Any, variables: Any, mesh: Any, stream: Stream, crop: int, crops: Crops, kind: str
+    net: Net,
+    variables: Any,
+    mesh: Any,
+    stream: Stream,
+    how: Crops,
+    sides: tuple[int, ...],
+    levels: Levels | None,
 ) -> Any:
     side, rows = stream.source.side, _rows(stream.batch_size, mesh)
-    images, labels = np.zeros((rows, side, side, 3), np.uint8), np.zeros(rows, np.int32)
-    put = partial(sharding.put, mesh)
+    images = np.zeros((rows, side, side, net.channels), np.uint8)
+    labels, put = np.zeros(rows, np.int32), partial(sharding.put, mesh)
+    above = None if levels is None else jnp.asarray(levels.above)
 
-    def step(variables: Any, images: Array, labels: Array) -> Array:
-        return count(predict(model, variables, images, crop, crops, kind), labels)
+    def one(variables: Any, images: Array, labels: Array) -> Array:
+        return count(crops.predict(net, variables, images, how, sides), labels, above)
 
-    program = jax.jit(step, compiler_options=backend.compiler_options())
+    program = jax.jit(one, compiler_options=backend.compiler_options())
     return program.lower(variables, *put((images, labels), "data")).compile()
 
 

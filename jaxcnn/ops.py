@@ -6,6 +6,7 @@ reaches every place it names. Images are NHWC: B batch, H height, W width, C cha
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -141,6 +142,43 @@ def dense(features: int, init: str, dtype: Any, name: str, bias: float = 0.0) ->
         dtype=dtype,
         name=name,
     )
+
+
+# Within `sliding`: its window, and the sizes of the maps that `flat` has met.
+_SLIDING: ContextVar[tuple[tuple[int, int] | None, list[tuple[int, int]]] | None] = ContextVar(
+    "sliding", default=None
+)
+
+
+def flat(x: jax.Array) -> jax.Array:
+    """What fully-connected layers take of maps: x [B, H, W, C] -> [B, H W C]. Within `sliding`, of
+    each window of its size: [B, p, q, h w C].
+    """
+    window, met = _SLIDING.get() or (None, [])
+    met.append((x.shape[1], x.shape[2]))
+    if window is None:
+        return x.reshape(x.shape[0], -1)
+    rows, columns = (
+        jnp.arange(size - n + 1)[:, None] + jnp.arange(n)[None]
+        for size, n in zip(x.shape[1:3], window, strict=True)
+    )
+    found = x[:, rows][:, :, :, columns]  # [B, p, h, q, w, C]
+    return found.swapaxes(2, 3).reshape(len(x), len(rows), len(columns), -1)
+
+
+@contextlib.contextmanager
+def sliding(window: tuple[int, int] | None) -> Iterator[list[tuple[int, int]]]:
+    """Within, fully-connected layers are applied to every window (h, w) of the map that `flat` is
+    given, so a net made for pictures of one size takes larger ones; of None to the whole map.
+
+    Yields the sizes of those maps, in the order of the calls.
+    """
+    met: list[tuple[int, int]] = []
+    token = _SLIDING.set((window, met))
+    try:
+        yield met
+    finally:
+        _SLIDING.reset(token)
 
 
 class BatchNorm(nn.Module):

@@ -2,7 +2,7 @@
 program.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -49,6 +49,29 @@ def optimizer(optim: Optim, numbers: dict[str, Number], steps: int) -> optax.Gra
     return optax.chain(
         *parts, optax.scale_by_learning_rate(lambda count: numbers["lr"] * share(count))
     )
+
+
+class Averaged(NamedTuple):
+    """optax's state, and running means of the weights and of the statistics beside them."""
+
+    own: Any
+    params: Any
+    batch_stats: Any
+
+
+def averaged(
+    decay: Number, step: jax.Array, mean: Averaged, own: Any, params: Any, batch_stats: Any
+) -> Averaged:
+    """`mean` after `step` steps, the last of which gave `own`, `params` and `batch_stats`; each
+    counts `decay` times as much as the next (Polyak & Juditsky 1992, Acceleration of stochastic
+    approximation by averaging, SIAM; Szegedy et al. 2016, arXiv:1512.00567, section 8).
+
+    What was before the first step does not count, as in optax.ema(debias=True), whose state would
+    need the decay to be read.
+    """
+    share = (1 - decay) / (1 - decay**step)
+    new: Any = optax.incremental_update((params, batch_stats), mean[1:], share)
+    return Averaged(own, *new)
 
 
 def grouped(

@@ -207,9 +207,9 @@ def carries(wave: Wave, begin: Begin) -> list[Carry]:
 
 
 def final(folder: Path, run: Run, data: Pictures) -> State:
-    """The state of a finished run at its last step."""
+    """The state of a finished run at its last step, with the weights that it was judged by."""
     _, like = program(run, data, sharding.make_mesh(1, 1))
-    return final_carry(folder, like).state
+    return step.used(final_carry(folder, like).state)
 
 
 def final_carry(folder: Path, like: Carry) -> Carry:

@@ -29,6 +29,7 @@ TRACED = (
     "optim.momentum",
     "optim.beta2",
     "optim.weight_decay",
+    "optim.ema",
     "model.dropout",
     "data.noise",
     "data.color",
@@ -52,7 +53,7 @@ class State:
     step: jax.Array  # [] int32
     params: Any
     batch_stats: Any  # {} for a net without BatchNorm
-    opt_state: Any
+    opt_state: Any  # optax's; with `optim.ema` an `optim.Averaged` around it
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that, nor what its weights start from.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity; of scale
-    and area it is a one), so it is not any number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity, ema; of
+    scale and area it is a one), so it is not any number.
     """
-    zeros, ones = ("data.noise", "data.color", "compress.sparsity"), ("data.scale", "data.area")
+    zeros = ("data.noise", "data.color", "compress.sparsity", "optim.ema")
+    ones = ("data.scale", "data.area")
     off: dict[str, tuple[Any, ...]] = {"model.dropout": (0, "paper")}
     off |= {**dict.fromkeys(zeros, (0,)), **dict.fromkeys(ones, (1,))}
     neutral = {
@@ -105,7 +107,10 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     variables = net.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
     params = variables["params"]
     opt_state = _optimizer(run, problem, values, params).init(params)
-    return State(jnp.zeros((), jnp.int32), params, variables.get("batch_stats", {}), opt_state)
+    stats = variables.get("batch_stats", {})
+    if run.optim.ema:
+        opt_state = optim.Averaged(opt_state, params, stats)
+    return State(jnp.zeros((), jnp.int32), params, stats, opt_state)
 
 
 def started(run: Run, problem: Problem, state: State, source: State) -> State:
@@ -118,7 +123,20 @@ def started(run: Run, problem: Problem, state: State, source: State) -> State:
     taken = transfer.taken(run.start, met)
     params = transfer.replaced(state.params, source.params, taken)
     stats = transfer.replaced(state.batch_stats, source.batch_stats, taken)
-    return dataclasses.replace(state, params=params, batch_stats=stats)
+    own = state.opt_state
+    if isinstance(own, optim.Averaged):
+        own = own._replace(params=params, batch_stats=stats)
+    return dataclasses.replace(state, params=params, batch_stats=stats, opt_state=own)
+
+
+def used(state: State) -> State:
+    """The state with the weights and statistics that the net is judged and used by: of `optim.ema`
+    their means.
+    """
+    mean = state.opt_state
+    if not isinstance(mean, optim.Averaged):
+        return state
+    return dataclasses.replace(state, params=mean.params, batch_stats=mean.batch_stats)
 
 
 def layers(run: Run, problem: Problem) -> list[str]:
@@ -241,7 +259,9 @@ def train_step(
     gradients.append(jax.grad(loss, has_aux=True))
     grads, (sums, batch_stats) = lax.switch(stage, gradients, state.params)
     optimizer = _optimizer(run, problem, values, state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    mean = state.opt_state if isinstance(state.opt_state, optim.Averaged) else None
+    own = state.opt_state if mean is None else mean.own
+    updates, opt_state = optimizer.update(grads, own, state.params)
     if count:
         updates = _held(updates, stage, count)
     if run.start.thaw:
@@ -252,6 +272,8 @@ def train_step(
     params = compress.constrained(
         run.compress, values["sparsity"], problem.steps, done, state.params, params
     )
+    if mean is not None:
+        opt_state = optim.averaged(values["ema"], done, mean, opt_state, params, batch_stats)
     return State(done, params, batch_stats, opt_state), sums
 
 
@@ -267,6 +289,7 @@ def evaluate(
     output [B, K], and x [B, h, w, C], what the model saw.
     """
     x = augment.evaluate_view(images, run.data, *moments[:2])
+    state = used(state)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     output, _ = module(run, problem, {}).apply(variables, x, train=False)
     return output, x

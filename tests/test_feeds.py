@@ -22,7 +22,7 @@ from test_stream import jpeg, make, photo
 import launch
 from jaxcnn import cohorts, feeds, records, sharding, step, train, trained
 from jaxcnn.config import Data, Model, Optim, Run, Train, override
-from jaxcnn.data import pictures
+from jaxcnn.data import photos, pictures
 from jaxcnn.data.stream import Stream
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ def test_an_evaluation_is_that_of_all_pictures_at_once(place: Path) -> None:
     one = jax.tree.map(lambda a: a[0], state)
     moments = (data.mean, data.std, data.covariance)
     for split, count in (("train", 19), ("validation", 11), ("test", 24)):
-        read = [getattr(data, split).read(i) for i in range(count)]
+        read = [photos.read(getattr(data, split), i) for i in range(count)]
         images, labels = np.stack([i for i, _ in read]), np.array([n for _, n in read])
         logits, _ = step.evaluate(RUN, problem, one, images, moments)  # type: ignore[arg-type]
         best = np.argsort(-np.asarray(logits), -1)
@@ -231,6 +231,50 @@ def test_a_trained_run_sees_pictures_of_any_size(undisturbed: Any, place: Path) 
     moments = (source.data.mean, source.data.std, source.data.covariance)
     logits, _ = step.evaluate(source.run, source.problem, source.state, image[None], moments)  # type: ignore[arg-type]
     np.testing.assert_allclose(shares, jax.nn.softmax(logits), rtol=1e-5)
+
+
+def test_a_trained_run_is_judged_by_other_crops(
+    undisturbed: Any, place: Path, tmp_path: Path, command: Any
+) -> None:
+    """One crop is what its record has; ten are the mean over them; other pictures may be named."""
+    folder, file = place / "undisturbed", tmp_path / "said.json"
+
+    def said(*more: object) -> dict[str, Any]:
+        code, out, err = command("evaluate", folder, *more, "--data-dir", place, "--out", file)
+        assert code == 0, err
+        assert str(folder) in out.replace("\n", "") and "published" not in out
+        return json.loads(file.read_text())
+
+    _, test, _ = undisturbed
+    for more in ((), ("--data", place / "photos"), ("--resize", SIDE)):
+        one = said(*more)
+        assert one["top1"]["errors"] == round(24 * test["error"]), more
+        assert one["top5"]["errors"] == round(24 * test["error5"])
+    source = trained.load(place / "undisturbed", place)
+    part = source.data.test
+    images, labels = map(np.array, zip(*(photos.read(part, i) for i in range(24)), strict=True))
+    shares = 0
+    for i, j in ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)):
+        crop = images[:, i : i + 16, j : j + 16]
+        for seen in (crop, crop[:, :, ::-1]):
+            x = (seen / 255 - source.data.mean) / source.data.std
+            logits, _ = step.module(source.run, source.problem, {}).apply(
+                {"params": source.state.params}, x.astype(np.float32), train=False
+            )
+            shares += jax.nn.softmax(logits)
+    wrong = int((np.asarray(shares).argmax(-1) != labels).sum())
+    assert said("--crops", 10, "--batch-size", 5)["top1"]["errors"] == wrong
+    assert said("--crops", "dense", "--resize", 24, 20, 16)["resize"] == [24, 20, 16]
+    refused = {
+        ("--weights", "x.pth"): "--weights, --synsets, --input, --trust: RUN has its own",
+        ("--resize", 12): "--resize: 12 is less than the 16 pixels of 'mlp'",
+        ("--wordnet",): "--wordnet: 12 of the 12 classes",
+    }
+    for more, words in refused.items():
+        code, _, err = command("evaluate", folder, *more, "--data-dir", place)
+        assert code == 2 and words in err, err
+    code, _, err = command("evaluate", place, "--data", place)
+    assert code == 2 and "--weights: none; needed where" in err
 
 
 EXPERIMENT = """from jaxcnn.config import Compress, Data, Model, Optim, Run, Start, Train

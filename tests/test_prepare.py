@@ -6,17 +6,22 @@ the environment variable JAXCNN_TEST_DATA names.
 
 import gzip
 import importlib.util
+import io
 import os
 import struct
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_stream import jpeg, photo
 
 from jaxcnn.config import Data, InputError
+from jaxcnn.data import photos, streamed
+from jaxcnn.data.pictures import decode, square
 from jaxcnn.data.prepare import prepare
 from jaxcnn.data.sources import Split, load
 
@@ -97,6 +102,43 @@ def test_without_network_each_refusal_is_one_line(tmp_path):
     assert "mnist: " in not_upstreams
     assert "wrong checksum" in not_upstreams
     assert not list(tmp_path.glob("**/dataset_info.json"))
+
+
+@needs_tensorflow
+def test_imagenet_from_its_archives(tmp_path):
+    """An archive of an archive a class, and one of validation pictures, as image-net.org has them;
+    three classes, whose pictures are then streamed.
+    """
+    synsets = ("n01440764", "n02123045", "n04487394")
+
+    def archive(files: dict[str, bytes]) -> bytes:
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w") as tar:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        return raw.getvalue()
+
+    inner = {
+        f"{synset}.tar": archive({f"{synset}_{k}.JPEG": jpeg(photo(10 * i + k)) for k in range(2)})
+        for i, synset in enumerate(synsets)
+    }
+    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(archive(inner))
+    outer = {f"ILSVRC2012_val_{k:08d}.JPEG": jpeg(photo(50 + k)) for k in (1, 2, 3)}
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(archive(outer))
+    result = python(PREPARE, tmp_path / "data", "imagenet2012", tmp_path)
+    assert "imagenet2012 is prepared in" in result.stdout, result.stderr[-2000:]
+    found = streamed.load(
+        Data(name="imagenet2012", stream=True, side=20, validation_examples=0), tmp_path / "data"
+    )
+    assert found.sizes == {"train": 6, "validation": 0, "test": 3} and len(found.classes) == 1000
+    for index in range(6):
+        synset, k = found.train.name(index).removesuffix(".JPEG").split("_")
+        image, label = photos.read(found.train, index)
+        want = square(decode(jpeg(photo(10 * synsets.index(synset) + int(k))), 20))
+        np.testing.assert_array_equal(image, want)
+        assert found.classes[label] == synset
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The pure step: against a float64 reference, its keys, and every traced number."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxcnn import kernels, losses, optim, step
+from jaxcnn import config, kernels, losses, optim, step
 from jaxcnn.config import InputError, Optim, Run, override
 from jaxcnn.step import Problem, State
 
@@ -151,6 +152,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "data.color": 0.1,
             "optim.name": "adam",
             "optim.weight_decay": 0.1,
+            "optim.ema": 0.9,
             "train.label_smoothing": 0.1,
             "compress.sparsity": 0.5,
             "compress.prune_from": 0.1,
@@ -163,7 +165,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
         base = override(base, {"data.crop": 4, **there, path: boxes[path]})
     other = override(base, {path: 1.5 if path in ("data.scale", "data.aspect") else 0.3})
     assert step.static(base) == step.static(other) != base
-    a, b = (steps(run, 3)[0].params for run in (base, other))
+    a, b = (step.used(steps(run, 3)[0]).params for run in (base, other))
     assert any(
         (np.asarray(x) != np.asarray(y)).any()
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -185,6 +187,30 @@ def test_off_leaves_no_trace(path: str) -> None:
     assert "random_bits" not in text(MLP)
     assert "random_bits" in text(override(MLP, {path: 0.5}))
     assert step.static(MLP) != step.static(override(MLP, {path: 0.5}))
+
+
+def test_a_running_mean_of_the_weights_is_optax_s_and_what_is_judged() -> None:
+    mean = override(MLP, {"optim.ema": 0.8})
+    values = step.numbers(mean)
+    own = begun = step.init_state(mean, PROBLEM, values)
+    average = optax.ema(0.8, debias=True)
+    want, seen = begun.params, average.init(begun.params)
+    one = jax.jit(lambda s, x, y: step.train_step(mean, PROBLEM, s, x, y, MOMENTS, values))
+    for x, y in zip(*batches(5), strict=True):
+        own, _ = one(own, x, y)
+        want, seen = average.update(own.params, seen)
+    assert_close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(assert_close, step.used(own).params, want)
+    plain, _ = steps(MLP, 5)  # training itself is as without
+    jax.tree.map(np.testing.assert_array_equal, own.params, plain.params)
+    images = batches(1)[0][0]
+    logits, _ = step.evaluate(mean, PROBLEM, own, images, MOMENTS)
+    meant = dataclasses.replace(plain, params=want)
+    assert_close(logits, step.evaluate(MLP, PROBLEM, meant, images, MOMENTS)[0], atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, step.used(begun).params, begun.params)
+    assert step.used(plain) is plain
+    with pytest.raises(InputError, match="optim.ema: 0.8 is of no use beside compress"):
+        config.check(override(mean, {"compress.bits": 4}))
 
 
 def test_top_5_errors() -> None:

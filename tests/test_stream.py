@@ -23,8 +23,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn import crops as crops_room
 from jaxcnn import evaluate, models, weights
 from jaxcnn.config import InputError
+from jaxcnn.crops import Net
 from jaxcnn.data import photos, shards
 from jaxcnn.data import stream as stream_module
 from jaxcnn.data.photos import open_split
@@ -85,7 +87,10 @@ def rows_of(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
 
 
 def everything(source: photos.Source) -> list[bytes]:
-    return [image.tobytes() + bytes([n]) for image, n in map(source.read, range(len(source)))]
+    return [
+        image.tobytes() + bytes([n])
+        for image, n in (photos.read(source, i) for i in range(len(source)))
+    ]
 
 
 # One picture
@@ -261,10 +266,10 @@ def test_unreadable_pictures_are_left_out_or_replaced_and_named(damaged, tmp_pat
     with stream.batches() as batches:
         both = [row for images, labels in batches for row in rows_of(images, labels)]
         assert set(batches.unreadable) == bad
-    good = [source.read(i) for i in range(40) if i not in places]
+    good = [photos.read(source, i) for i in range(40) if i not in places]
     own = Counter(image.tobytes() + bytes([n]) for image, n in good)
     # The next that can be read: 7 for 5 and 6, 17 for 16, and behind the last comes the first.
-    instead = [source.read(i) for i in (7, 7, 17, 0)]
+    instead = [photos.read(source, i) for i in (7, 7, 17, 0)]
     own.update(image.tobytes() + bytes([n]) for image, n in instead)
     assert Counter(both) == own + own
     assert both == taken(stream)
@@ -309,7 +314,7 @@ def test_folders_that_do_not_fit(tmp_path):
 # Shards
 
 
-@pytest.mark.parametrize("form", photos.FORMS)
+@pytest.mark.parametrize("form", photos.FORMATS)
 def test_shards_are_the_folder_picture_for_picture(folder, tmp_path, form):
     seen = []
     index = shards.prepare(
@@ -319,18 +324,21 @@ def test_shards_are_the_folder_picture_for_picture(folder, tmp_path, form):
     )
     assert seen == [(0, 47), (10, 47), (20, 47), (30, 47), (40, 47), (47, 47)]
     assert index == json.loads((tmp_path / "index.json").read_text())
-    names = {f"train-{i:05d}-of-00005.array_record" for i in range(5)}
+    names = {f"train-{i:05d}-of-00005{shards.SUFFIXES[form]}" for i in range(5)}
     left = {path.name for path in tmp_path.iterdir()} - {".lock"}
     assert left == names | {"index.json"}
     own, source = train(folder), train(tmp_path)
     assert (source.classes, source.fingerprint, len(source)) == (CLASSES, own.fingerprint, 47)
     for i in range(47):
-        (image, label), (want, place) = source.read(i), own.read(i)
+        (image, label), (want, place) = photos.read(source, i), photos.read(own, i)
         assert (label, source.name(i)) == (place, own.name(i))
         difference = np.abs(image.astype(int) - want)
         # Encoded once more, so small a picture changes by 3 to 5; another one differs by 60.
         assert difference.max() == 0 if form == "pixels" else difference.mean() < 8
     if form == "pixels":
+        rows = np.load(tmp_path / "train-00004-of-00005.npy")  # as anyone reads it
+        assert rows["readable"].all() and rows["label"].tolist() == own.labels[40:].tolist()
+        np.testing.assert_array_equal(rows["picture"][0], photos.read(own, 40)[0])
         stream = {"batch_size": 6, "seed": 5, "training": True}
         assert taken(Stream(source, **stream)) == taken(Stream(own, **stream))
 
@@ -345,7 +353,8 @@ def test_a_file_that_is_small_enough_is_kept_as_it_is(tmp_path):
     shards.prepare(tmp_path, tmp_path / "s", side=SIDE, workers=1)
     source = train(tmp_path / "s")
     assert isinstance(source, photos.Shards)
-    stored = {source._record(i)[1][2:-4]: source._record(i)[2] for i in range(3)}
+    records = [source._record(i) for i in range(3)]
+    stored = {source.name(i)[2:-4]: record[1][record[2] :] for i, record in enumerate(records)}
     assert stored["grey"] == data["grey"] and stored["rgb"] == data["rgb"]
     assert stored["a_png"][:2] == b"\xff\xd8"
 
@@ -451,6 +460,10 @@ def test_shards_that_do_not_fit(folder, tmp_path):
         shards.prepare(folder, to, side=SIDE, form=form, shard_size=50, workers=1)
         with pytest.raises(InputError, match=f"--resize: {side} is not possible"):
             open_split(to, "train", side)
+    index = json.loads((tmp_path / "pixels" / "index.json").read_text()) | {"format": 1}
+    (tmp_path / "pixels" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="of a form that is no longer read"):
+        train(tmp_path / "pixels")
     (tmp_path / "jpeg" / "index.json").write_text("{}")
     with pytest.raises(InputError, match="is no index of shards"):
         train(tmp_path / "jpeg")
@@ -461,9 +474,9 @@ def test_shards_that_do_not_fit(folder, tmp_path):
 
 def test_crops_are_the_papers():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8))
-    [one] = evaluate.views(images, 224, 1)
+    [one] = crops_room.views(images, 224, 1)
     np.testing.assert_array_equal(one, images[:, 16:240, 16:240])
-    ten = evaluate.views(images, 224, 10)
+    ten = crops_room.views(images, 224, 10)
     corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
     for i, (top, left) in enumerate(corners):
         want = images[:, top : top + 224, left : left + 224]
@@ -497,7 +510,8 @@ def opinionated() -> tuple[Any, Any]:
 def test_predictions_are_the_mean_over_the_crops(crops):
     model, variables = opinionated()
     images = np.stack([photo(i, 36, 36) for i in range(3)])
-    got = evaluate.predict(model, variables, jnp.asarray(images), 32, crops, "torchvision")
+    net = Net("resnet20", model, 32, 3, evaluate.torchvision_input, CLASSES)
+    got = crops_room.predict(net, variables, jnp.asarray(images), crops)
     want = []
     for top, left in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)] if crops == 10 else [(2, 2)]:
         part = images[:, top : top + 32, left : left + 32]
@@ -557,7 +571,9 @@ def test_evaluate_on_the_command_line(weighted, tmp_path, command):
     bad = tmp_path / "val" / CLASSES[6] / f"{CLASSES[6]}_1.JPEG"
     bad.write_bytes(b"")
     source = open_split(tmp_path, "validation", 36)
-    read = [source.read(i) for i in range(30) if source.name(i) != f"{CLASSES[6]}/{bad.name}"]
+    read = [
+        photos.read(source, i) for i in range(30) if source.name(i) != f"{CLASSES[6]}/{bad.name}"
+    ]
     shown = np.stack([image for image, _ in read])[:, 2:34, 2:34]
     x = ((shown / 255 - evaluate.MEAN) / evaluate.STD).astype(np.float32)
     logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
@@ -598,7 +614,7 @@ def test_evaluate_on_some_of_the_classes(weighted, tmp_path, command):
     make(tmp_path, "val", 8, CLASSES[1:4])
     (tmp_path / "synsets.txt").write_text("".join(f"{name} a word\n" for name in CLASSES[::-1]))
     source = open_split(tmp_path, "validation", 32)
-    x = np.stack([source.read(i)[0] for i in range(24)]) / 255
+    x = np.stack([photos.read(source, i)[0] for i in range(24)]) / 255
     x = ((x - evaluate.MEAN) / evaluate.STD).astype(np.float32)
     logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
     best = np.asarray(logits).argmax(-1)
@@ -617,10 +633,8 @@ def test_devices_share_a_batch_that_they_do_not_divide(weighted, tmp_path):
     path, _ = weighted
     make(tmp_path, "val", 3)
     source = open_split(tmp_path, "validation", 32)
-    alone, shared = (
-        evaluate.evaluate("resnet20", path, source, batch_size=9, devices=jax.devices()[:n])
-        for n in (1, 8)
-    )
+    job = evaluate.of_weights("resnet20", path, source)
+    alone, shared = (evaluate.judge(job, batch_size=9, devices=jax.devices()[:n]) for n in (1, 8))
     assert (alone.pictures, alone.errors) == (shared.pictures, shared.errors)
     assert alone.pictures == 30 and 0 < alone.errors[1] < 30
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jaxcnn import experiment, records, sweep, train
+from jaxcnn import experiment, records, starts, step, sweep, train
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train, override
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Experiment, Measure, Prediction
@@ -83,6 +83,34 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, datasets: Any) 
     assert curve(tmp_path / "cut") == curve(tmp_path / "whole")
     lines = (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 5  # nothing was done twice
+
+
+@pytest.mark.slow
+def test_a_running_mean_of_the_weights_is_saved_and_judged(tmp_path: Path, datasets: Any) -> None:
+    mean = override(RUN, {"optim.ema": 0.9})
+    jobs = {tmp_path / "cut": mean}
+    steps = iter([False, False, True])
+    with pytest.raises(train.Interrupted):
+        go(jobs, datasets, stop=lambda: next(steps))
+    go(jobs, datasets)
+    go({tmp_path / "whole": mean, tmp_path / "plain": RUN}, datasets)
+    own, plain = curve(tmp_path / "cut"), curve(tmp_path / "plain")
+    assert own == curve(tmp_path / "whole")
+    assert [row.get("batch") for row in own] == [row.get("batch") for row in plain]
+    assert own[0] == plain[0] and own[-1]["train"] != plain[-1]["train"]
+    list(train.test(jobs, datasets))
+    data = datasets[RUN.data]
+    state = starts.final(tmp_path / "cut", mean, data)
+    last = starts.final(tmp_path / "plain", RUN, data)
+    found = []
+    for each in (state, last):  # the weights of a finished run are those that it was judged by
+        bare = dataclasses.replace(each, opt_state=None)
+        what = (starts.problem_of(RUN, data), bare, data.test.images)
+        moments = (data.mean, data.std, data.covariance)
+        logits, _ = step.evaluate(RUN, *what, moments)  # type: ignore[arg-type]
+        found.append(float((logits.argmax(-1) != data.test.labels).sum()))
+    errors = json.loads((tmp_path / "cut" / "test.json").read_text())
+    assert found[0] == round(errors["error"] * errors["count"]) != found[1]
 
 
 def test_a_torn_last_line_is_passed_over_and_made_again(tmp_path: Path, datasets: Any) -> None:

@@ -166,7 +166,7 @@ def boxed(images: Array, boxes: Array, side: int) -> Array:
 def evaluate_view(images: Array, data: Data, mean: Array, std: Array) -> Array:
     """images [B, H, W, C] uint8 -> [B, h, w, C] float32: padded, the central crop, normalised."""
     height, width, _ = image_shape(data, images.shape[1:])
-    images = _pad(images, data.pad)
+    images = padded(images, data.pad)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     images = images[:, top : top + height, left : left + width]
     return NORMALIZERS[data.normalize](_unit(images), mean, std)
@@ -194,7 +194,7 @@ def _moved(keys: Mapping[str, Array], images: Array, data: Data) -> Array:
     batch, *stored, channels = images.shape
     height, width, _ = image_shape(data, images.shape[1:])
     # Shift and crop are one slice of an image with `shift` more pixels of background around it.
-    images = _pad(images, data.pad + data.shift)
+    images = padded(images, data.pad + data.shift)
     if "shift" in keys or "crop" in keys:
         offset = _offset(keys, batch, data, stored)
         images = jax.vmap(
@@ -224,7 +224,8 @@ def _on(data: Data, purpose: str) -> bool:
     return getattr(data, purpose) not in (None, OFF.get(purpose, 0))
 
 
-def _pad(images: Array, by: int) -> Array:
+def padded(images: Array, by: int) -> Array:
+    """With so many pixels of background on every side: images [B, H, W, C]."""
     if by == 0:
         return images
     return jnp.pad(images, ((0, 0), (by, by), (by, by), (0, 0)), constant_values=BACKGROUND)

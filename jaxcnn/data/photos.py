@@ -1,8 +1,10 @@
-"""Where pictures that do not fit in memory lie: a folder of files by class, or shards made of one.
+"""Where pictures that do not fit in memory lie: a folder of files by class, a prepared TFDS set, or
+shards made of either.
 
 A source has `classes`, `fingerprint` (of its pictures' names, in order), a length, and by index
-`read(i)`: the square picture [S, S, 3] uint8 and its label, and `name(i)`. The shards of a folder
-hold its pictures in its order, unreadable ones too: picture i is picture i of the folder.
+`into(i, out)`: the square picture, written to `out` [S, S, C] uint8, and its label; and `name(i)`.
+The shards of a folder hold its pictures in its order, unreadable ones too: picture i is picture i
+of the folder.
 """
 
 import hashlib
@@ -18,11 +20,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxcnn.config import InputError, suggest
-from jaxcnn.data import pictures, readers
+from jaxcnn.data import builders, pictures, readers, workers
+from jaxcnn.data.builders import Records
 from jaxcnn.data.pictures import Unreadable
+from jaxcnn.data.squares import Squares
 
 INDEX = "index.json"
-FORMS = ("jpeg", "pixels")
+FORMATS = {"jpeg": 1, "pixels": 2}  # of shards: the version of each form
 HEADER = struct.Struct("<iH")  # of a record: label, length of the name; then name and picture
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
@@ -34,17 +38,27 @@ class Source(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def side(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
     def __len__(self) -> int: ...
     def name(self, index: int) -> str: ...
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """[S, S, 3] uint8, label; raises `Unreadable`."""
+    def into(self, index: int, out: np.ndarray) -> int:
+        """The label; raises `Unreadable`."""
         ...
+
+
+def read(source: Source, index: int) -> tuple[np.ndarray, int]:
+    """[S, S, C] uint8, label; raises `Unreadable`."""
+    out = np.empty((source.side, source.side, source.channels), np.uint8)
+    label = source.into(index, out)
+    return out, label
 
 
 @dataclass(frozen=True, eq=False)
 class Folder:
     """The files `root/CLASS/*`, sorted; labels are the places of the classes."""
 
+    channels = 3
     root: Path
     classes: tuple[str, ...]
     side: int
@@ -64,23 +78,29 @@ class Folder:
         own = slice(start, end)
         return replace(self, names=self.names[own], labels=self.labels[own])
 
+    def label(self, index: int) -> int:
+        return int(self.labels[index])
+
     def load(self, index: int) -> tuple[bytes, int]:
         """The file as it is, and its label."""
         return (self.root / self.name(index)).read_bytes(), int(self.labels[index])
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
+    def into(self, index: int, out: np.ndarray) -> int:
         data, label = self.load(index)
-        return pictures.square(pictures.decode(data, self.side)), label
+        pictures.into(data, self.side, out)
+        return label
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """What `shards.prepare` wrote: a split of it."""
+    """A split of the shards that `shards.prepare` wrote in the form of JPEGs."""
+
+    channels = 3
+    form = "jpeg"
 
     files: tuple[Path, ...]
     classes: tuple[str, ...]
     side: int
-    form: str
     stored: int  # the shorter side of its pictures
     fingerprint: str
     count: int
@@ -98,23 +118,22 @@ class Shards:
         """Without the open files: another process opens its own."""
         return {name: value for name, value in vars(self).items() if name != "_records"}
 
-    def _record(self, index: int) -> tuple[int, str, bytes]:
-        [record] = self._records.__getitems__([index])
+    def _record(self, index: int) -> tuple[int, bytes, int, int]:
+        """Its label, itself, and where its name ends and how long that is."""
+        record = self._records[index]  # `__getitems__` starts threads for it: three times as slow
         label, length = HEADER.unpack_from(record)
-        end = HEADER.size + length
-        return label, os.fsdecode(record[HEADER.size : end]), record[end:]
+        return label, record, HEADER.size + length, length
 
     def name(self, index: int) -> str:
-        return self._record(index)[1]
+        _, record, end, length = self._record(index)
+        return os.fsdecode(record[end - length : end])
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        label, _, data = self._record(index)
-        if not data:
+    def into(self, index: int, out: np.ndarray) -> int:
+        label, record, end, _ = self._record(index)
+        if len(record) == end:
             raise Unreadable("it could not be read when the shards were made")
-        if self.form == "pixels":
-            shape = (self.stored, self.stored, 3)
-            return np.frombuffer(data, np.uint8).reshape(shape), label
-        return pictures.square(pictures.decode(data, self.side)), label
+        pictures.into(record[end:], self.side, out)
+        return label
 
 
 def record(label: int, name: str, picture: bytes) -> bytes:
@@ -124,14 +143,15 @@ def record(label: int, name: str, picture: bytes) -> bytes:
 
 
 def open_split(root: Path, split: str, side: int) -> Source:
-    """A split of the folder or of the shards in `root`, its pictures squares of `side` pixels.
+    """A split of the folder, of the TFDS set or of the shards in `root`, its pictures squares of
+    `side` pixels.
 
     Raises `InputError` where it is not there, and for shards whose pictures cannot be of that size
     or whose files are not as the index says.
     """
     if not root.is_dir():
         raise InputError(f"--data: {str(root)!r} is no folder.")
-    found = shards(root, side) if (root / INDEX).is_file() else folders(root, side)
+    found = shards(root, side) if (root / INDEX).is_file() else encoded(root, side)
     if split not in found:
         raise InputError(
             f"--split: {str(root)!r} has no {split!r}, only {', '.join(found)}."
@@ -144,6 +164,11 @@ def is_folder(root: Path) -> bool:
     return any((root / n).is_dir() for names in SPLITS.values() for n in names)
 
 
+def encoded(root: Path, side: int) -> dict[str, Folder] | dict[str, Records]:
+    """The splits of a folder of files, or of a TFDS set's folder."""
+    return builders.splits(root, side) if builders.is_builder(root) else folders(root, side)
+
+
 def folders(root: Path, side: int) -> dict[str, Folder]:
     """The splits of a folder; the classes are those of train/ where there is one."""
     places = {
@@ -154,7 +179,8 @@ def folders(root: Path, side: int) -> dict[str, Folder]:
     if not there:
         raise InputError(
             f"{str(root)!r} has neither {INDEX} (of prepared shards) nor a folder train/,"
-            " validation/, val/ or test/ with a folder of pictures for each class."
+            " validation/, val/ or test/ with a folder of pictures for each class; nor is it the"
+            f" folder of a TFDS set's version, with {builders.INFO}."
         )
     classes: tuple[str, ...] = ()
     found = {}
@@ -192,34 +218,53 @@ def _folder(place: Path, classes: tuple[str, ...], side: int) -> Folder:
     return Folder(place, classes, side, np.array(names), numbers, fingerprint)
 
 
-def shards(root: Path, side: int, asked: str = "--resize") -> dict[str, Shards]:
+def shards(
+    root: Path, side: int, asked: str = "--resize"
+) -> dict[str, Shards] | dict[str, Squares]:
     """The splits of shards that are whole. `asked` is where `side` was said, for the error."""
     try:
         index = json.loads((root / INDEX).read_text())
         form, stored, classes = index["form"], index["side"], tuple(index["classes"])
+        old = form == "pixels" and index["format"] != FORMATS[form]
         splits = {split: _split(root, entry) for split, entry in index["splits"].items()}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{str(root / INDEX)!r} is no index of shards ({error}). Prepare them again."
         ) from error
-    if side > stored or (form == "pixels" and side != stored):
-        least = "of" if form == "pixels" else "at or below"
+    if old:
         raise InputError(
-            f"{asked}: {side} is not possible: the shards in {str(root)!r} hold {form} of shorter"
-            f" side {stored}. Ask for one {least} {stored}, or prepare others: prepare --side"
-            f" {side}."
+            f"{str(root)!r}: its shards of pixels are of a form that is no longer read. Move them"
+            " away and prepare them again."
         )
+    check_side(form, stored, side, asked, f"the shards in {str(root)!r}")
+    workers.allow_files(sum(len(files) for files, *_ in splits.values()))
+    if form == "pixels":
+        return {
+            split: Squares(files, counts, classes, side, fingerprint)
+            for split, (files, fingerprint, counts) in splits.items()
+        }
     return {
-        split: Shards(files, classes, side, form, stored, fingerprint, count)
-        for split, (files, fingerprint, count) in splits.items()
+        split: Shards(files, classes, side, stored, fingerprint, sum(counts))
+        for split, (files, fingerprint, counts) in splits.items()
     }
 
 
-def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, int]:
+def check_side(form: str, stored: int, side: int, asked: str, what: str) -> None:
+    """Raise `InputError` where shards of that form and side have no pictures of `side` pixels."""
+    if side > stored or (form == "pixels" and side != stored):
+        least = "of" if form == "pixels" else "at or below"
+        raise InputError(
+            f"{asked}: {side} is not possible: {what} hold {form} of shorter side {stored}. Ask for"
+            f" one {least} {stored}, or prepare others: prepare --side {side}."
+        )
+
+
+def _split(root: Path, entry: Mapping[str, Any]) -> tuple[tuple[Path, ...], str, tuple[int, ...]]:
     files = tuple(root / shard["file"] for shard in entry["shards"])
     for file, shard in zip(files, entry["shards"], strict=True):
         size = file.stat().st_size if file.is_file() else None
         if size != shard["bytes"]:
             state = "is not there" if size is None else f"has {size} bytes, not {shard['bytes']}"
             raise InputError(f"{str(file)!r} {state}. The same `prepare` again makes it anew.")
-    return files, entry["fingerprint"], entry["pictures"]
+    counts = tuple(shard["pictures"] for shard in entry["shards"])
+    return files, entry["fingerprint"], counts

@@ -207,14 +207,15 @@ def tfds(name: str, data_dir: Path | None, progress: Progress | None) -> Source:
     info = found.info
     if "train" not in info.splits:
         raise InputError(f"{name!r} has no split 'train', only {', '.join(info.splits)}.")
-    image, label = _image_and_label(name, info)
+    image, label = image_and_label(name, info)
     splits = {s: _decoded(found, s, image, label, progress) for s in SPLITS if s in info.splits}
     names = getattr(info.features[label], "names", None)
     count = 1 + max(int(s.labels.max()) for s in splits.values())
     return splits, tuple(names or map(str, range(count)))
 
 
-def _image_and_label(name: str, info: Any) -> tuple[str, str]:
+def image_and_label(name: str, info: Any) -> tuple[str, str]:
+    """What a TFDS set calls its pictures and their classes; raises `InputError` if it has none."""
     keys = info.supervised_keys
     if not (keys and len(keys) == 2 and all(isinstance(k, str) for k in keys)):
         keys = ("image", "label")

@@ -1,7 +1,8 @@
-"""`launch.py prepare DIR --to SHARDS`: a folder of pictures, decoded once, as ArrayRecord files.
+"""`launch.py prepare DIR --to SHARDS`: a folder of pictures, or a TFDS set's, decoded once, as
+ArrayRecord files, or as numpy's.
 
     index.json       classes; of each split its shards, with counts and SHA-256; what was unreadable
-    train-00000-of-01252.array_record, ...
+    train-00000-of-01252.array_record, ...   or, of pixels, .npy (squares.py)
     begun.jsonl      while it is not whole: how it was begun, then a line a finished shard
 
 A shard appears whole or not at all, so a killed preparation goes on with those that are missing.
@@ -11,21 +12,23 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from jaxcnn.config import InputError
-from jaxcnn.data import photos, pictures
+from jaxcnn.data import photos, pictures, squares
 from jaxcnn.data import workers as processes
+from jaxcnn.data.builders import Records
 from jaxcnn.data.photos import Folder
 from jaxcnn.data.pictures import Unreadable
 
 BEGUN = "begun.jsonl"
-FORMAT = 1
+SUFFIXES = {"jpeg": ".array_record", "pixels": squares.SUFFIX}
 
 Entry = dict[str, Any]  # of a shard: split, file, pictures, bytes, sha256, unreadable
 Progress = Callable[[int, int], None]  # pictures done, of how many
@@ -51,11 +54,11 @@ def prepare(
     for name, value in (("--side", side), ("--shard-size", shard_size), ("--workers", workers)):
         if value is not None and value < 1:
             raise InputError(f"{name}: {value} is not allowed; it must be at least 1.")
-    if form not in photos.FORMS:
-        raise InputError(f"--form: {form!r} is not one of {', '.join(map(repr, photos.FORMS))}.")
+    if form not in photos.FORMATS:
+        raise InputError(f"--form: {form!r} is not one of {', '.join(map(repr, SUFFIXES))}.")
     if not root.is_dir():
         raise InputError(f"--to: is for folders of pictures, and {str(root)!r} is none.")
-    splits = photos.folders(root, side)
+    splits = photos.encoded(root, side)
     to.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(to / ".lock", timeout=0):
@@ -65,7 +68,7 @@ def prepare(
 
 
 def _prepare(
-    splits: dict[str, Folder],
+    splits: Mapping[str, Folder | Records],
     to: Path,
     side: int,
     form: str,
@@ -74,7 +77,8 @@ def _prepare(
     progress: Progress | None,
 ) -> Entry:
     classes = next(iter(splits.values())).classes
-    plan = {"format": FORMAT, "form": form, "side": side, "shard_size": shard_size}
+    plan: Entry = {"format": photos.FORMATS[form], "form": form, "side": side}
+    plan |= {"shard_size": shard_size}
     plan |= {"fingerprints": {s: f.fingerprint for s, f in splits.items()}}
     plan |= {"classes": hashlib.sha256("\n".join(classes).encode()).hexdigest()}
     before = _before(to, plan)
@@ -82,7 +86,7 @@ def _prepare(
     for split, folder in splits.items():
         starts = range(0, len(folder), shard_size)
         for i, start in enumerate(starts):
-            file = f"{split}-{i:05d}-of-{len(starts):05d}.array_record"
+            file = f"{split}-{i:05d}-of-{len(starts):05d}{SUFFIXES[form]}"
             end = min(start + shard_size, len(folder))
             whole = file in before and _sound(to / file, before[file])
             if whole:
@@ -114,7 +118,7 @@ def _prepare(
     return index
 
 
-def _summary(split: str, folder: Folder, entries: list[Entry]) -> Entry:
+def _summary(split: str, folder: Folder | Records, entries: list[Entry]) -> Entry:
     own = sorted((e for e in entries if e["split"] == split), key=lambda e: e["file"])
     sums = hashlib.sha256("\n".join(e["sha256"] for e in own).encode()).hexdigest()
     return {
@@ -157,7 +161,7 @@ def _before(to: Path, plan: Entry) -> dict[str, Entry]:
 
 
 def _written(
-    splits: dict[str, Folder],
+    splits: Mapping[str, Folder | Records],
     todo: list[tuple[str, Path, int, int]],
     form: str,
     workers: int | None,
@@ -179,33 +183,50 @@ def _written(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def write_shard(split: str, file: Path, folder: Folder, form: str) -> Entry:
+def write_shard(split: str, file: Path, folder: Folder | Records, form: str) -> Entry:
     """Every picture of `folder` as a record of one file, which appears when it is whole."""
-    from array_record.python.array_record_module import ArrayRecordWriter
-
     draft = file.with_name(f".{file.name}")
-    # A record a group: any can be read alone. JPEGs do not get smaller.
-    writer = ArrayRecordWriter(str(draft), "group_size:1,uncompressed")
-    unreadable = {}
-    for i in range(len(folder)):
-        name, label = folder.name(i), int(folder.labels[i])
-        try:
-            picture = _stored(folder.load(i)[0], folder.side, form)
-        except (Unreadable, OSError) as error:
-            unreadable[name], picture = str(error), b""
-        writer.write(photos.record(label, name, picture))
-    writer.close()
+    unreadable = (_write_squares if form == "pixels" else _write_jpegs)(draft, folder)
     entry = {"split": split, "file": file.name, "pictures": len(folder)}
     entry |= {"bytes": draft.stat().st_size, "sha256": _sha256(draft), "unreadable": unreadable}
     os.replace(draft, file)
     return entry
 
 
-def _stored(data: bytes, side: int, form: str) -> bytes:
-    image = pictures.decode(data, side)  # also of a file that is kept: is it whole?
-    if form == "pixels":
-        return pictures.square(image).tobytes()
-    return data if pictures.fits(data, side) else pictures.encode(image)
+def _write_jpegs(draft: Path, folder: Folder | Records) -> dict[str, str]:
+    """Names of the pictures that cannot be read, and why."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    # A record a group: any can be read alone. JPEGs do not get smaller.
+    writer = ArrayRecordWriter(str(draft), "group_size:1,uncompressed")
+    unreadable = {}
+    for i in range(len(folder)):
+        name, label = folder.name(i), folder.label(i)
+        try:
+            data = folder.load(i)[0]
+            image = pictures.decode(data, folder.side)  # also of a file that is kept: is it whole?
+            picture = data if pictures.fits(data, folder.side) else pictures.encode(image)
+        except (Unreadable, OSError) as error:
+            unreadable[name], picture = str(error), b""
+        writer.write(photos.record(label, name, picture))
+    writer.close()
+    return unreadable
+
+
+def _write_squares(draft: Path, folder: Folder | Records) -> dict[str, str]:
+    names = [os.fsencode(folder.name(i)) for i in range(len(folder))]
+    kind = squares.record(folder.side, max(map(len, names)))
+    rows = np.lib.format.open_memmap(draft, "w+", kind, (len(folder),), version=(1, 0))
+    unreadable = {}
+    for i, name in enumerate(names):
+        rows["name"][i], rows["label"][i] = name, folder.label(i)
+        try:
+            folder.into(i, rows["picture"][i])
+            rows["readable"][i] = True
+        except (Unreadable, OSError) as error:
+            unreadable[os.fsdecode(name)] = str(error)
+    rows.flush()
+    return unreadable
 
 
 def _sound(file: Path, entry: Entry) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import InputError
-from jaxcnn.data import workers
+from jaxcnn.data import photos, workers
 from jaxcnn.data.photos import Source
 from jaxcnn.data.pictures import Unreadable
 
@@ -157,7 +157,7 @@ class Batches(Iterator[Arrays]):
         if name in self.unreadable:
             return
         try:  # why, only an exception says, and those do not travel with the pictures
-            self._stream.source.read(index)
+            photos.read(self._stream.source, index)
             why = "it could not be read at first"
         except (Unreadable, OSError) as error:
             why = str(error)
@@ -179,9 +179,10 @@ def _pipeline(stream: Stream, start: int, processes: int) -> Any:
     if stream.training:  # as many on each host, or all would wait for one
         total -= total % stream.process_count
     own = order[:total][stream.process_index :: stream.process_count]
+    # Batches of places, and pictures decoded into their own: nothing is copied together later.
+    batches = own.batch(stream.batch_size, drop_remainder=stream.training)
     read = _replaced if stream.training else _or_left_out
-    batches = own.map(partial(read, stream.source))
-    batches = batches.batch(stream.batch_size, drop_remainder=stream.training)
+    batches = batches.map(partial(_batch, stream.source, read))
     if len(batches) == 0:  # an evaluation with more hosts than pictures
         return ()
     batches = batches.repeat(stream.epochs)[start:]
@@ -195,33 +196,46 @@ def _pipeline(stream: Stream, start: int, processes: int) -> Any:
 
     if not flags.FLAGS.is_parsed():  # grain hands its flags on, and asks for ones nobody parsed
         flags.FLAGS.mark_as_parsed()
-    _check_shared_memory(processes, stream.batch_size * 3 * stream.source.side**2)
+    _check_shared_memory(
+        processes, stream.batch_size * stream.source.channels * stream.source.side**2
+    )
     options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=BUFFER)
     return elements.mp_prefetch(options, worker_init_fn=_in_worker)
 
 
-Element = tuple[np.ndarray, np.int32, np.int64]  # picture, label, its index if it was not readable
+Read = Callable[[Source, int, np.ndarray], tuple[int, bool]]  # label, whether it was readable
 
 
-def _replaced(source: Source, index: int) -> Element:
+def _batch(source: Source, read: Read, places: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Pictures [B, S, S, C] uint8, labels [B] int32, and the places [B] int64 of those that could
+    not be read, -1 of the others.
+    """
+    images = np.empty((len(places), source.side, source.side, source.channels), np.uint8)
+    labels, unread = np.empty(len(places), np.int32), np.full(len(places), -1, np.int64)
+    for i, place in enumerate(places.tolist()):
+        labels[i], fine = read(source, place, images[i])
+        if not fine:
+            unread[i] = place
+    return images, labels, unread
+
+
+def _replaced(source: Source, index: int, out: np.ndarray) -> tuple[int, bool]:
     for i in range(TRIES):
         try:
-            image, label = source.read((index + i) % len(source))
+            return source.into((index + i) % len(source), out), i == 0
         except (Unreadable, OSError):
             continue
-        return image, np.int32(label), np.int64(index if i else -1)
     raise InputError(
         f"none of {TRIES} pictures from {source.name(index)} on can be read: is that folder whole?"
     )
 
 
-def _or_left_out(source: Source, index: int) -> Element:
+def _or_left_out(source: Source, index: int, out: np.ndarray) -> tuple[int, bool]:
     try:
-        image, label = source.read(index)
+        return source.into(index, out), True
     except (Unreadable, OSError):
-        side = source.side
-        return np.zeros((side, side, 3), np.uint8), np.int32(LEFT_OUT), np.int64(index)
-    return image, np.int32(label), np.int64(-1)
+        out[:] = 0
+        return LEFT_OUT, False
 
 
 def _check_shared_memory(processes: int, batch_bytes: int) -> None:

@@ -1,4 +1,5 @@
-"""`data.stream`: a folder of pictures, or its shards, as a data set that is read again at each use.
+"""`data.stream`: a folder of pictures, its shards or a TFDS set, as a data set that is read again
+at each use.
 
 Its splits, classes and moments are those that sources.py would give, and its pictures squares of
 `data.side` pixels. The moments are of a sample of the training pictures, and kept beside the
@@ -9,17 +10,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import Absent, InputError
-from jaxcnn.data import photos, sources
+from jaxcnn.data import builders, photos, readers, sources
 from jaxcnn.data.photos import Source
 from jaxcnn.data.readers import default_data_dir
-from jaxcnn.data.sources import DIVISION, Dataset
+from jaxcnn.data.sources import DIVISION, Dataset, Split
+from jaxcnn.data.squares import Squares
 from jaxcnn.data.stream import LEFT_OUT, Stream
 
 SAMPLE = 4096  # training pictures, the first in the order of data.split_seed
@@ -42,6 +44,10 @@ class Part:
         return self.source.side
 
     @property
+    def channels(self) -> int:
+        return self.source.channels
+
+    @property
     def fingerprint(self) -> str:
         own = self.source.fingerprint.encode() + np.asarray(self.index, np.int64).tobytes()
         return hashlib.sha256(own).hexdigest()
@@ -52,8 +58,43 @@ class Part:
     def name(self, index: int) -> str:
         return self.source.name(int(self.index[index]))
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        return self.source.read(int(self.index[index]))
+    def into(self, index: int, out: np.ndarray) -> int:
+        return self.source.into(int(self.index[index]), out)
+
+    def at(self, side: int) -> "Part":
+        """The same pictures as squares of `side` pixels. Raises `InputError` for shards that cannot
+        give them.
+        """
+        if isinstance(self.source, photos.Shards | Squares):
+            photos.check_side(self.source.form, self.source.stored, side, "--resize", "the shards")
+        return replace(self, source=replace(self.source, side=side))  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A split in memory, of square pictures, as a source."""
+
+    split: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def side(self) -> int:
+        return self.split.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.split.images.shape[3]
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def into(self, index: int, out: np.ndarray) -> int:
+        out[:] = self.split.images[index]
+        return int(self.split.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +171,25 @@ def _root(name: str, data_dir: Path | None) -> Path:
     for place in (path, kept):
         if (place / photos.INDEX).is_file() or photos.is_folder(place):
             return place
-    needs = "data.stream: true needs a folder of pictures (train/CLASS/*) or its shards"
+        if builders.is_builder(place):
+            return place
+    needs = "data.stream: true needs a folder of pictures (train/CLASS/*), its shards or a TFDS set"
     if path.is_file():
         raise InputError(f"{needs}; data.name {name!r} is a file.")
+    try:
+        found = readers.builder(name.removeprefix("tfds:"), data_dir or default_data_dir())
+    except Absent:
+        found = None
+    if found is not None and readers.is_prepared(found):
+        return Path(found.data_dir)
+    if found is not None:
+        raise Absent(
+            f"data.name: {name!r} is not prepared in {data_dir or default_data_dir()}. Run: python"
+            f" launch.py prepare {name}{f' --data-dir {data_dir}' if data_dir else ''}"
+        )
     raise Absent(
-        f"{needs}, and neither {str(path)!r} nor {str(kept)!r} is one: data.name is a path, or a"
-        " name in --data-dir (docs/imagenet.md)."
+        f"{needs}, and neither {str(path)!r} nor {str(kept)!r} is one: data.name is a path, a name"
+        " in --data-dir, or a TFDS builder (docs/imagenet.md)."
     )
 
 
@@ -143,7 +197,7 @@ def _splits(root: Path, side: int) -> Mapping[str, Source]:
     if (root / photos.INDEX).is_file():
         found: Mapping[str, Source] = photos.shards(root, side, "data.side")
     else:
-        found = photos.folders(root, side)
+        found = photos.encoded(root, side)
     if "train" not in found:
         raise InputError(f"{str(root)!r} has no train split, only {', '.join(found)}.")
     if len(found) == 1:

@@ -1,10 +1,13 @@
 """Processes that decode, beside the one that started them."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from multiprocessing import connection
+
+OTHERS = 512  # files that are open beside the shards
 
 
 def begin() -> None:
@@ -16,6 +19,18 @@ def begin() -> None:
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def allow_files(count: int) -> None:
+    """To be open at once, as far as the system lets us: a thousand is a usual limit."""
+    with contextlib.suppress(ImportError):  # no such limits there
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = count + OTHERS
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def cores() -> int:

@@ -162,7 +162,7 @@ class AlexNet(nn.Module):
                 x = ops.Pool(kind, *size, self.activation, init, ceil=self.ceil, name=f"pool{i}")(x)
             if there and layer.lrn and self.pool_first:
                 x = lrn(x)
-        x = x.reshape(x.shape[0], -1)
+        x = ops.flat(x)
         for i, width in enumerate(self.head, start=len(self.layers) + 1):
             if self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)

@@ -136,7 +136,7 @@ class LeNet(nn.Module):
         x = pool(x, "S2")
         x = conv(x, self.widths[1], "C3", 0, self.c3_maps)
         x = pool(x, "S4")
-        x = x.reshape(x.shape[0], -1)
+        x = ops.flat(x)
         for width, name in zip(self.head, ("C5", "F6"), strict=False):
             x = act(ops.dense(width, init, self.dtype, name)(x))
             x = ops.Dropout(self.dropout)(x, train=train)

@@ -28,7 +28,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x [B, H, W, C] -> logits [B, K]."""
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
-        x = x.reshape(x.shape[0], -1)
+        x = ops.flat(x)
         for i, width in enumerate(self.widths, start=1):
             x = ops.dense(width, self.initializer, self.dtype, f"fc{i}")(x)
             if self.batch_norm:

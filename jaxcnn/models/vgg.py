@@ -94,7 +94,7 @@ class VGGNet(nn.Module):
             x = ops.Pool(
                 self.pool, *size, self.activation, init, ceil=self.ceil, name=f"pool{stage}"
             )(x)
-        x = x.reshape(x.shape[0], -1)
+        x = ops.flat(x)
         for i, width in enumerate(self.head, start=6):
             x = act(ops.dense(width, init, dtype, f"fc{i}")(x))
             x = ops.Dropout(self.dropout)(x, train=train)
