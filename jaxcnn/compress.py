@@ -34,6 +34,7 @@ def constrained(
     `steps`. The number `sparsity` stands in the place of own's, which says only whether there is
     one.
     """
+    done = _together(done)
     leaves, tree = jax.tree_util.tree_flatten_with_path(after)
     places = [i for i, (path, _) in enumerate(leaves) if path[-1].key == "kernel"]
     old = [leaf for i, leaf in enumerate(jax.tree.leaves(before)) if i in places]
@@ -62,6 +63,19 @@ def constrained(
     for i, kernel in zip(places, new, strict=True):
         found[i] = kernel
     return jax.tree.unflatten(tree, found)
+
+
+@jax.custom_batching.custom_vmap
+def _together(done: Array) -> Array:
+    """`done` itself; of runs side by side, which are all at one step, one for all: of the branches
+    of a condition that each run had for its own, all would be computed at every step.
+    """
+    return done
+
+
+@_together.def_vmap
+def _(runs: int, batched: list[bool], done: Array) -> tuple[Array, bool]:
+    return (done[0] if batched[0] else done), False
 
 
 def _moments(own: Compress, steps: int) -> tuple[int, int]:
