@@ -52,6 +52,8 @@ INITS: dict[str, Initializer] = {
     "normal_0.05": nn.initializers.normal(0.05),
 }
 
+THIN = "_in"  # how the first of a fully-connected layer's two is named after it
+
 POOLS = ("max", "avg", "subsample")
 
 
@@ -130,17 +132,34 @@ class Conv(nn.Module):
         return dense.at[:, :, inputs, outputs].set(packed)
 
 
-def dense(features: int, init: str, dtype: Any, name: str, bias: float = 0.0) -> nn.Dense:
+def dense(
+    features: int, init: str, dtype: Any, name: str, bias: float = 0.0, rank: int | None = None
+) -> Callable[[jax.Array], jax.Array]:
     """A fully-connected layer, x [B, D] -> [B, features]; `bias` is the initial value of its
-    biases.
+    biases. With `rank` it is two, `NAME_in` without bias from D to `rank` and `NAME` from there
+    (Denil et al. 2013, arXiv:1306.0543; Denton et al. 2014, arXiv:1404.0736).
     """
-    return nn.Dense(
+    init_kernel = lookup(INITS, init, "model.initializer")
+    whole = nn.Dense(
         features,
-        kernel_init=lookup(INITS, init, "model.initializer"),
+        kernel_init=init_kernel,
         bias_init=nn.initializers.constant(bias),
         dtype=dtype,
         name=name,
     )
+    if rank is None:
+        return whole
+    thin = nn.Dense(rank, False, kernel_init=init_kernel, dtype=dtype, name=name + THIN)
+
+    def both(x: jax.Array) -> jax.Array:
+        if rank * (x.shape[-1] + features) >= x.shape[-1] * features:
+            raise InputError(
+                f"compress.rank: {rank} makes {name}, {x.shape[-1]} to {features}, no smaller; it"
+                f" must be below {x.shape[-1] * features / (x.shape[-1] + features):.3g}."
+            )
+        return whole(thin(x))
+
+    return both
 
 
 class BatchNorm(nn.Module):
@@ -319,6 +338,19 @@ def given() -> Iterator[dict[str, jax.Array]]:
 
     with nn.intercept_methods(note):
         yield found
+
+
+@contextlib.contextmanager
+def given_as(form: Callable[[jax.Array], jax.Array]) -> Iterator[None]:
+    """Within, each convolution and fully-connected layer is given form(x) in the place of x."""
+
+    def change(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, Conv | nn.Dense) and context.method_name == "__call__":
+            args = (form(args[0]), *args[1:])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(change):
+        yield
 
 
 @contextlib.contextmanager

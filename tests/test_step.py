@@ -155,6 +155,7 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "compress.sparsity": 0.5,
             "compress.prune_from": 0.1,
             "compress.prune_until": 0.2,
+            "compress.distill": 0.5,
         },
     )
     boxes = {"data.scale": 2.0, "data.area": 0.5, "data.aspect": 1.1}
