@@ -17,6 +17,7 @@ from test_step import MLP, MOMENTS, PROBLEM, batches
 from jaxcnn import (
     compress,
     config,
+    models,
     quantization,
     records,
     starts,
@@ -401,13 +402,21 @@ def test_a_compressed_run_s_size_is_that_of_its_file(tmp_path: Path) -> None:
             "train.steps": 10,
             "train.eval_train_examples": 100,
             "compress.scope": "net",
+            "start.steps": 10,
         },
     )
+    from_dense = {"start.data": "mnist", "start.layers": ("*",)}
     exp = Experiment(
         claim="",
         source="",
         base=base,
-        arms={"dense": {}, "deep": {"compress.sparsity": 0.9, "compress.bits": 4}},
+        arms={
+            "dense": {},
+            "deep": {"compress.sparsity": 0.9, "compress.bits": 4},
+            "int8": {"compress.int8": True},
+            "low_rank": {"compress.rank": 5, **from_dense},
+            "taught": {"compress.distill": 0.5, "start.data": "mnist", "start.layers": ()},
+        },
         predictions=(),
         seeds=(0,),
         name="small",
@@ -422,10 +431,22 @@ def test_a_compressed_run_s_size_is_that_of_its_file(tmp_path: Path) -> None:
         arm: value(records.read(folder), Measure("size", "test"))
         for arm, (folder, _) in found.items()
     }
-    assert size["dense"] == 4 * (784 * 30 + 30 + 30 * 10 + 10)
-    folder, run = found["deep"]
-    state = starts.final(folder, run, data[run.data])
+    assert size["dense"] == size["taught"] == 4 * (784 * 30 + 30 + 30 * 10 + 10)
+    assert (size["int8"] or 0) < size["dense"] / 3.5
+    assert 0 < (size["low_rank"] or 0) - 4 * ((784 + 30) * 5 + 30 + 30 * 10 + 10) < 300
+
+    def state_of(arm: str) -> Any:
+        folder, run = found[arm]
+        return starts.final(folder, run, data[run.data])
+
+    assert state_of("taught").teacher["params"]["fc1"]["kernel"].shape == (784, 300)
     path = tmp_path / "small.packed"
+    weights.save(path, {"params": state_of("low_rank").params})
+    assert path.stat().st_size == size["low_rank"]
+    thin, _ = weights.load(path, models.create_model("mlp", widths=(30,), rank=5))
+    same = np.testing.assert_array_equal
+    jax.tree.map(same, thin["params"], state_of("low_rank").params)
+    state = state_of("deep")
     weights.save(path, {"params": state.params})
     assert path.stat().st_size == size["deep"]
     back, _ = packed.unpack(path.read_bytes())
