@@ -13,8 +13,8 @@ integers of 32 bits would be summed exactly up to its rounding. Scales have 16 b
 then every product above is exact, and a number of a grid is on its own grid again.
 
 qwix 0.1.8 does the same by putting itself in the place of `lax.conv_general_dilated` and
-`lax.dot_general`. Few of the convolutions here are that on a CPU (kernels.py): oneDNN's it would not
-see, and of those by bands it would round the bands, so that a run would be another net there.
+`lax.dot_general`. Few of the convolutions here are that on a CPU (kernels.py): oneDNN's it would
+not see, and of those by bands it would round the bands, so that a run would be another net there.
 """
 
 import contextlib
