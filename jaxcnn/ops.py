@@ -132,24 +132,35 @@ class Conv(nn.Module):
         return dense.at[:, :, inputs, outputs].set(packed)
 
 
-def dense(
-    features: int, init: str, dtype: Any, name: str, bias: float = 0.0, rank: int | None = None
-) -> Callable[[jax.Array], jax.Array]:
+def dense(features: int, init: str, dtype: Any, name: str, bias: float = 0.0) -> nn.Dense:
     """A fully-connected layer, x [B, D] -> [B, features]; `bias` is the initial value of its
-    biases. With `rank` it is two, `NAME_in` without bias from D to `rank` and `NAME` from there
-    (Denil et al. 2013, arXiv:1306.0543; Denton et al. 2014, arXiv:1404.0736).
+    biases.
     """
-    init_kernel = lookup(INITS, init, "model.initializer")
-    whole = nn.Dense(
+    return nn.Dense(
         features,
-        kernel_init=init_kernel,
+        kernel_init=lookup(INITS, init, "model.initializer"),
         bias_init=nn.initializers.constant(bias),
         dtype=dtype,
         name=name,
     )
+
+
+def hidden(
+    features: int, init: str, dtype: Any, name: str, bias: float = 0.0, *, rank: int | None
+) -> Callable[[jax.Array], jax.Array]:
+    """`dense`; with `rank` it is two, `NAME_in` without bias from D to `rank` and `NAME` from there
+    (Denil et al. 2013, arXiv:1306.0543; Denton et al. 2014, arXiv:1404.0736).
+    """
+    whole = dense(features, init, dtype, name, bias)
     if rank is None:
         return whole
-    thin = nn.Dense(rank, False, kernel_init=init_kernel, dtype=dtype, name=name + THIN)
+    thin = nn.Dense(
+        rank,
+        False,
+        kernel_init=lookup(INITS, init, "model.initializer"),
+        dtype=dtype,
+        name=name + THIN,
+    )
 
     def both(x: jax.Array) -> jax.Array:
         if rank * (x.shape[-1] + features) >= x.shape[-1] * features:

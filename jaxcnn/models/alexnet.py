@@ -167,7 +167,7 @@ class AlexNet(nn.Module):
         for i, width in enumerate(self.head, start=len(self.layers) + 1):
             if self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
-            x = act(ops.dense(width, init, dtype, f"fc{i}", self.head_bias, rank=self.rank)(x))
+            x = act(ops.hidden(width, init, dtype, f"fc{i}", self.head_bias, rank=self.rank)(x))
             if not self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
         last = f"fc{len(self.layers) + len(self.head) + 1}"

@@ -139,7 +139,7 @@ class LeNet(nn.Module):
         x = pool(x, "S4")
         x = x.reshape(x.shape[0], -1)
         for width, name in zip(self.head, ("C5", "F6"), strict=False):
-            x = act(ops.dense(width, init, self.dtype, name, rank=self.rank)(x))
+            x = act(ops.hidden(width, init, self.dtype, name, rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
             return ops.dense(self.classes, init, self.dtype, "output")(x), {}

@@ -31,7 +31,7 @@ class MLP(nn.Module):
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.widths, start=1):
-            x = ops.dense(width, self.initializer, self.dtype, f"fc{i}", rank=self.rank)(x)
+            x = ops.hidden(width, self.initializer, self.dtype, f"fc{i}", rank=self.rank)(x)
             if self.batch_norm:
                 moments = (self.bn_momentum, self.bn_epsilon)
                 x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"fc{i}_bn")(x, train=train)

@@ -97,7 +97,7 @@ class VGGNet(nn.Module):
             )(x)
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.head, start=6):
-            x = act(ops.dense(width, init, dtype, f"fc{i}", rank=self.rank)(x))
+            x = act(ops.hidden(width, init, dtype, f"fc{i}", rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         return ops.dense(self.classes, init, dtype, f"fc{6 + len(self.head)}")(x), {}
 
