@@ -38,7 +38,9 @@ class Assumptions:
 
     epochs: float = option(90, "He 2016; Goyal 2017")
     batch: float = option(32, "pictures a step and accelerator; 32,000 in all on 1,000: You 2017")
-    rate: float = option(7138, "pictures/s of an accelerator: one H200, ours, bfloat16, batches of 256")
+    rate: float = option(
+        7138, "pictures/s of an accelerator: one H200, ours, bfloat16, batches of 256"
+    )
     bandwidth: float = option(25e9, "bytes/s that an accelerator sends: half of 400 Gbit/s")
     per_host: float = option(8, "accelerators of a host")
     decoded: float = option(1025, "pictures/s that a core decodes and crops; measured")

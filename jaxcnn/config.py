@@ -184,6 +184,16 @@ class Compress:
     prune_until: float = 0.75  # and the last here; where both are equal, all at once
     bits: int | None = None  # the others of a kernel share 2^bits values; None: each has its own
     share_from: float = 0.75
+    int8: bool = False  # kernels, and what they are multiplied by, are 8-bit integers times a scale
+    int8_from: float = 0.75  # training sees them so from here; 1: after the training
+    rank: int | None = None  # hidden fully-connected layers are products of two, of this rank
+    distill: float = 0.0  # weight of a teacher's classes in the loss; `start.*` says who it is
+    temperature: float = 4.0  # by which its logits, and the run's own, are divided there
+
+    @property
+    def on(self) -> bool:
+        """Whether the net is stored in another form than its architecture's."""
+        return bool(self.sparsity or self.bits or self.int8 or self.rank)
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ class Start:
     # Share of all steps after which those move after all, one by one, the last first; 0: never
     thaw: float = 0.0
     # For models that are fitted at once: the source's net, which has this run's other knobs, and
-    # the layer whose features take the place of the pixels.
+    # the layer whose features take the place of the pixels. The former for a teacher, too.
     model: None | str = None
     features: None | str = None
 
@@ -391,6 +401,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "compress.prune_until": (lambda v: 0 <= v <= 1, "in [0, 1]"),
     "compress.bits": (lambda v: 1 <= v <= 8, "1 to 8"),
     "compress.share_from": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "compress.int8_from": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "compress.rank": POSITIVE,
+    "compress.distill": (lambda v: 0 <= v <= 1, "in [0, 1]"),
+    "compress.temperature": ABOVE_0,
     "start.classes": CLASSES,
     "start.train_examples": POSITIVE,
     "start.epochs": ABOVE_0,
@@ -415,6 +429,22 @@ def check(run: Run) -> None:
             f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"
             f" train.objective {run.train.objective!r} has none."
         )
+    _check_compress(run)
+    _check_start(run)
+    _check_boxes(run.data)
+    if run.train.objective == "landmarks":
+        for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
+            if (value := getattr(run.data, name)) != off:
+                raise InputError(
+                    f"data.{name}: {value} has no use beside train.objective landmarks."
+                )
+    if run.data.stream:
+        _check_stream(run)
+    elif run.data.side != Data.side:
+        raise InputError(f"data.side: {run.data.side} is of streamed pictures: data.stream=true.")
+
+
+def _check_compress(run: Run) -> None:
     own = run.compress
     if own.prune_from > own.prune_until:
         raise InputError(
@@ -431,23 +461,50 @@ def check(run: Run) -> None:
             f"optim.ema: {run.optim.ema} is of no use beside compress.*: a mean of weights is"
             " neither sparse nor shared."
         )
-    if run.start.freeze and (own.sparsity or own.bits):
+    if run.start.freeze and own.on:
         raise InputError(
             f"start.freeze: {run.start.freeze} keeps layers as they are, and compress.* changes"
             " every kernel."
         )
-    _check_start(run)
-    _check_boxes(run.data)
-    if run.train.objective == "landmarks":
-        for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
-            if (value := getattr(run.data, name)) != off:
-                raise InputError(
-                    f"data.{name}: {value} has no use beside train.objective landmarks."
-                )
-    if run.data.stream:
-        _check_stream(run)
-    elif run.data.side != Data.side:
-        raise InputError(f"data.side: {run.data.side} is of streamed pictures: data.stream=true.")
+    if own.int8 and own.bits:
+        raise InputError(
+            f"compress.int8: true has no use beside compress.bits: {own.bits}, whose values are of"
+            " any size."
+        )
+    if own.int8 and run.train.precision == "bfloat16":
+        raise InputError(
+            "compress.int8: true needs train.precision 'float32', which holds every product of 8"
+            " bits, not 'bfloat16'."
+        )
+    if own.int8 and run.train.greedy:
+        raise InputError(f"compress.int8: true has no use beside train.greedy: {run.train.greedy}.")
+    if own.distill:
+        _check_teacher(run)
+
+
+def _check_teacher(run: Run) -> None:
+    start, asked = run.start, f"compress.distill: {run.compress.distill:g}"
+    if not start.on:
+        raise InputError(
+            f"{asked} needs a teacher: start.data: {run.data.name!r} for one that is trained first,"
+            " or start.weights."
+        )
+    if run.train.objective != "classification":
+        raise InputError(
+            f"{asked} is of classes; train.objective is {run.train.objective!r}, not"
+            " 'classification'."
+        )
+    if start.model in CLASSICAL:
+        raise InputError(f"start.model: {start.model!r} is fitted at once and is no teacher.")
+    if run.train.probes:
+        raise InputError(f"{asked} has no use beside train.probes: {run.train.probes}.")
+    for name in ("name", "classes"):
+        theirs, ours = {"name": start.data}.get(name, start.classes), getattr(run.data, name)
+        if start.data is not None and theirs != ours:
+            raise InputError(
+                f"start.{'data' if name == 'name' else name}: {theirs!r}; {asked} needs a teacher"
+                f" of the run's own classes, data.{name} {ours!r}."
+            )
 
 
 def _check_start(run: Run) -> None:
@@ -460,7 +517,8 @@ def _check_start(run: Run) -> None:
     if start.thaw and not start.freeze:
         raise InputError(f"start.thaw: {start.thaw}; start.freeze names no layer to thaw.")
     if name not in CLASSICAL:
-        for path in ("model", "features"):
+        # A teacher may be another net; only its classes are asked for.
+        for path in ("features",) if run.compress.distill else ("model", "features"):
             if getattr(start, path) is not None:
                 raise InputError(
                     f"start.{path}: {getattr(start, path)!r}; only for models that are fitted at"

@@ -34,6 +34,17 @@ def classification(
     }
 
 
+def distillation(logits: jax.Array, teacher: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Summed divergence of a net's classes from its teacher's, both softened by the temperature,
+    times its square, by which that makes the gradients smaller (Hinton, Vinyals, Dean 2015,
+    Distilling the knowledge in a neural network, arXiv:1503.02531, section 2). logits, teacher
+    [B, K] -> [].
+    """
+    ours = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    theirs = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(theirs) * (theirs - ours))
+
+
 def beyond_five(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:
     """Examples whose class is not among the five best (Russakovsky et al. 2015, section 4.1);
     logits that are not numbers are errors. logits [B, K], labels [B] int, mask [B] -> sums [].

@@ -53,6 +53,8 @@ INITS: dict[str, Initializer] = {
     "normal_0.05": nn.initializers.normal(0.05),
 }
 
+THIN = "_in"  # how the first of a fully-connected layer's two is named after it
+
 POOLS = ("max", "avg", "subsample")
 
 
@@ -179,6 +181,34 @@ def sliding(window: tuple[int, int] | None) -> Iterator[list[tuple[int, int]]]:
         yield met
     finally:
         _SLIDING.reset(token)
+
+
+def hidden(
+    features: int, init: str, dtype: Any, name: str, bias: float = 0.0, *, rank: int | None
+) -> Callable[[jax.Array], jax.Array]:
+    """`dense`; with `rank` it is two, `NAME_in` without bias from D to `rank` and `NAME` from there
+    (Denil et al. 2013, arXiv:1306.0543; Denton et al. 2014, arXiv:1404.0736).
+    """
+    whole = dense(features, init, dtype, name, bias)
+    if rank is None:
+        return whole
+    thin = nn.Dense(
+        rank,
+        False,
+        kernel_init=lookup(INITS, init, "model.initializer"),
+        dtype=dtype,
+        name=name + THIN,
+    )
+
+    def both(x: jax.Array) -> jax.Array:
+        if rank * (x.shape[-1] + features) >= x.shape[-1] * features:
+            raise InputError(
+                f"compress.rank: {rank} makes {name}, {x.shape[-1]} to {features}, no smaller; it"
+                f" must be below {x.shape[-1] * features / (x.shape[-1] + features):.3g}."
+            )
+        return whole(thin(x))
+
+    return both
 
 
 class BatchNorm(nn.Module):
@@ -357,6 +387,19 @@ def given() -> Iterator[dict[str, jax.Array]]:
 
     with nn.intercept_methods(note):
         yield found
+
+
+@contextlib.contextmanager
+def given_as(form: Callable[[jax.Array], jax.Array]) -> Iterator[None]:
+    """Within, each convolution and fully-connected layer is given form(x) in the place of x."""
+
+    def change(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, Conv | nn.Dense) and context.method_name == "__call__":
+            args = (form(args[0]), *args[1:])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(change):
+        yield
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn import compress, losses, models, ops, optim, transfer
+from jaxcnn import compress, losses, models, ops, optim, quantization, transfer
 from jaxcnn.config import InputError, Run, Start, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
@@ -39,6 +39,8 @@ TRACED = (
     "train.label_smoothing",
     "train.side_head_weight",
     "compress.sparsity",
+    "compress.distill",
+    "compress.temperature",
 )
 
 Numbers = dict[str, Any]
@@ -54,6 +56,14 @@ class State:
     params: Any
     batch_stats: Any  # {} for a net without BatchNorm
     opt_state: Any  # optax's; with `optim.ema` an `optim.Averaged` around it
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Taught(State):
+    """That of a run with a teacher (compress.distill), whose variables never change."""
+
+    teacher: Any
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,10 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that, nor what its weights start from.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity, ema; of
-    scale and area it is a one), so it is not any number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity, distill,
+    ema; of scale and area it is a one), so it is not any number.
     """
-    zeros = ("data.noise", "data.color", "compress.sparsity", "optim.ema")
+    zeros = ("data.noise", "data.color", "compress.sparsity", "compress.distill", "optim.ema")
     ones = ("data.scale", "data.area")
     off: dict[str, tuple[Any, ...]] = {"model.dropout": (0, "paper")}
     off |= {**dict.fromkeys(zeros, (0,)), **dict.fromkeys(ones, (1,))}
@@ -91,6 +101,8 @@ def static(run: Run) -> Run:
         for value in [get(run, path)]
     }
     start = transfer.static(run.start)
+    if run.compress.distill:
+        start = dataclasses.replace(start, model=run.start.model)
     return dataclasses.replace(override(run, neutral | {"data.split_seed": 0}), start=start, seed=0)
 
 
@@ -110,19 +122,34 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     stats = variables.get("batch_stats", {})
     if run.optim.ema:
         opt_state = optim.Averaged(opt_state, params, stats)
-    return State(jnp.zeros((), jnp.int32), params, stats, opt_state)
+    if not run.compress.distill:
+        return State(jnp.zeros((), jnp.int32), params, stats, opt_state)
+    known = jax.eval_shape(
+        lambda: _teacher(run, problem).init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
+    )
+    teacher = {
+        name: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), known.get(name, {}))
+        for name in ("params", "batch_stats")
+    }
+    return Taught(jnp.zeros((), jnp.int32), params, stats, opt_state, teacher)
 
 
 def started(run: Run, problem: Problem, state: State, source: State) -> State:
     """`state` with the layers of `start.layers` as they are in `source`, weights and running
-    statistics; of arrays or of their shapes. Raises `InputError` where those differ, and for a
-    pattern that names no layer.
+    statistics, and with `source` as its teacher where it has one; of arrays or of their shapes.
+    Raises `InputError` where those differ, and for a pattern that names no layer.
     """
     met = layers(run, problem)
     transfer.check(run.start, state.params, met, run.model.name)
     taken = transfer.taken(run.start, met)
-    params = transfer.replaced(state.params, source.params, taken)
+    theirs = source.params
+    if run.compress.rank is not None:
+        theirs = compress.factored(theirs, state.params)
+    params = transfer.replaced(state.params, theirs, taken)
     stats = transfer.replaced(state.batch_stats, source.batch_stats, taken)
+    if isinstance(state, Taught):
+        teacher = {"params": source.params, "batch_stats": source.batch_stats}
+        state = dataclasses.replace(state, teacher=teacher)
     own = state.opt_state
     if isinstance(own, optim.Averaged):
         own = own._replace(params=params, batch_stats=stats)
@@ -206,9 +233,11 @@ def training_loss(
     rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
     mask = jnp.ones(labels.shape[:1], jnp.float32)
     frozen = partial(transfer.matches, patterns=run.start.freeze)
-    with ops.still(frozen) if run.start.freeze else contextlib.nullcontext():
-        (output, extras), updates = module(run, problem, values).apply(
-            {"params": params, "batch_stats": state.batch_stats},
+    net, variables = module(run, problem, values), _variables(run, problem, state, params)
+    still = ops.still(frozen) if run.start.freeze else contextlib.nullcontext()
+    with still, in_integers(run, problem, state):
+        (output, extras), updates = net.apply(
+            variables,
             x,
             train=True,
             rngs=rngs,
@@ -221,6 +250,10 @@ def training_loss(
         if name.startswith("side_"):  # what a side head adds is no part of the curve
             more = _judged(run, problem, side, x, labels, mask, smoothing)
             total += values["side_head_weight"] * more["loss"]
+    if isinstance(state, Taught):
+        theirs, _ = _teacher(run, problem).apply(state.teacher, x, train=False)
+        soft = losses.distillation(output, lax.stop_gradient(theirs), values["temperature"])
+        total = (1 - values["distill"]) * total + values["distill"] * soft
     return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
 
 
@@ -258,6 +291,7 @@ def train_step(
     ]
     gradients.append(jax.grad(loss, has_aux=True))
     grads, (sums, batch_stats) = lax.switch(stage, gradients, state.params)
+    grads = compress.pooled(run.compress, problem.steps, state.step, state.params, grads)
     optimizer = _optimizer(run, problem, values, state.params)
     mean = state.opt_state if isinstance(state.opt_state, optim.Averaged) else None
     own = state.opt_state if mean is None else mean.own
@@ -274,7 +308,8 @@ def train_step(
     )
     if mean is not None:
         opt_state = optim.averaged(values["ema"], done, mean, opt_state, params, batch_stats)
-    return State(done, params, batch_stats, opt_state), sums
+    now = {"step": done, "params": params, "batch_stats": batch_stats, "opt_state": opt_state}
+    return dataclasses.replace(state, **now), sums
 
 
 def seen(run: Run, problem: Problem) -> tuple[int, int, int]:
@@ -290,8 +325,9 @@ def evaluate(
     """
     x = augment.evaluate_view(images, run.data, *moments[:2])
     state = used(state)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    output, _ = module(run, problem, {}).apply(variables, x, train=False)
+    variables = _variables(run, problem, state, state.params)
+    with in_integers(run, problem, state):
+        output, _ = module(run, problem, {}).apply(variables, x, train=False)
     return output, x
 
 
@@ -351,7 +387,38 @@ def module(run: Run, problem: Problem, values: Numbers) -> Any:
         fields["decoders"] = rebuilds or run.train.greedy > 0
     outputs = {"reconstruction": 0, "scalar": 1, "landmarks": 2 * problem.classes}
     count = outputs.get(run.train.objective, problem.classes)
-    return models.from_config(run.model, count, **fields)
+    if run.compress.rank is None:
+        return models.from_config(run.model, count, **fields)
+    net = models.from_config(run.model, count, **fields)
+    hidden = getattr(net, "head", getattr(net, "widths", ()))
+    if not (hidden and hasattr(net, "rank")):
+        raise InputError(
+            f"compress.rank: {run.compress.rank}; model.name {run.model.name!r} has no hidden"
+            " fully-connected layers that could be products of two."
+        )
+    return net.clone(rank=run.compress.rank)
+
+
+def _teacher(run: Run, problem: Problem) -> Any:
+    return module(transfer.net(run), problem, {})
+
+
+def _variables(run: Run, problem: Problem, state: State, params: Any) -> dict[str, Any]:
+    """What the net computes with at the state's step, `params` in the place of its own."""
+    if run.compress.int8:
+        on = state.step >= quantization.begins(run.compress, problem.steps)
+        params = quantization.kernels_on_grid(params, on)
+    return {"params": params, "batch_stats": state.batch_stats}
+
+
+def in_integers(
+    run: Run, problem: Problem, state: State
+) -> contextlib.AbstractContextManager[None]:
+    """Within, the net's layers are given integers where compress.int8 has them at that step."""
+    if not run.compress.int8:
+        return contextlib.nullcontext()
+    on = state.step >= quantization.begins(run.compress, problem.steps)
+    return quantization.inputs_on_grid(on)
 
 
 def _check_autoencoder(run: Run) -> None:

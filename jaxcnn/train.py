@@ -217,7 +217,7 @@ def test(
                 what = (program, runs[0], problem, state, data, "test")
                 found = feeds.evaluate(*what, unread.append)
             for folder, means, final in zip(wave, found, carries, strict=False):
-                if runs[0].compress.sparsity or runs[0].compress.bits:
+                if runs[0].compress.on:
                     size = weights.packed_bytes({"params": final.state.params})
                     means = {**means, "bytes": size}
                 records.write_json(folder / "test.json", means)

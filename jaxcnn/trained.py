@@ -199,10 +199,11 @@ def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:
     variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
     seen = step.seen(run, trained.problem)
     extract, parts = transfer.extractor(model, variables, seen, layer), []
-    for start in range(0, len(images), transfer.BATCH):
-        part = images[start : start + transfer.BATCH]
-        x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
-        parts.append(extract(np.asarray(x)))
+    with step.in_integers(run, trained.problem, trained.state):
+        for start in range(0, len(images), transfer.BATCH):
+            part = images[start : start + transfer.BATCH]
+            x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
+            parts.append(extract(np.asarray(x)))
     return np.concatenate(parts)
 
 

@@ -24,6 +24,7 @@ from jaxcnn import config, ops
 from jaxcnn.config import CLASSICAL, Compress, InputError, Run, Start
 
 BATCH = 250  # pictures at once
+SIZES = ("widths", "head", "blocks", "width_multiplier")  # of a net, in config.Model
 NORM = "_bn"  # how a layer's batch normalisation is named after it
 
 Shape = tuple[int, ...]
@@ -34,9 +35,11 @@ Shape = tuple[int, ...]
 
 def net(run: Run) -> Run:
     """The run with the model whose weights it starts from, and no start: what is fitted at once has
-    its own knobs, the net the rest.
+    its own knobs, the net the rest. A teacher has the run's knobs but for its size, its paper's.
     """
     model = run.model
+    if run.compress.distill:
+        model = dataclasses.replace(model, **dict.fromkeys(SIZES, "paper"))
     if run.start.model is not None:
         own = {knob: "paper" for knobs in CLASSICAL.values() for knob in knobs}
         model = dataclasses.replace(model, name=run.start.model, **own)

@@ -24,7 +24,7 @@ ONLY_IN = {
 # A room may import rooms to its left.
 ORDER = [
     *("config", "experiment", "landmarks", "native", "kernels", "ops", "models", "weights"),
-    *("losses", "optim", "compress", "transfer"),
+    *("losses", "optim", "quantization", "compress", "transfer"),
     *("analysis", "published", "wordnet"),
     *(
         "backend",
@@ -47,7 +47,7 @@ ORDER = [
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
-    *("compress.py", "transfer.py"),
+    *("quantization.py", "compress.py", "transfer.py"),
     *("cohorts.py", "analysis", "models", "published.py"),
 )
 

@@ -132,13 +132,14 @@ def test_schedules_at_quarters(changes: dict[str, Any], expected: list[float]) -
     np.testing.assert_allclose([shape(t) for t in (0, 25, 50, 75, 100)], expected, atol=1e-6)
 
 
-BOXES = ("data.scale", "data.area", "data.aspect")  # which take long to compile
+# Which take long to compile.
+LONG = ("data.scale", "data.area", "data.aspect", "compress.distill", "compress.temperature")
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(p, marks=pytest.mark.slow if p in BOXES else ())
+        pytest.param(p, marks=pytest.mark.slow if p in LONG else ())
         for p in step.TRACED
         if p != "train.side_head_weight"
     ],
@@ -159,6 +160,8 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
             "compress.prune_until": 0.2,
         },
     )
+    if path in ("compress.distill", "compress.temperature"):
+        base = override(base, {"compress.distill": 0.5})
     boxes = {"data.scale": 2.0, "data.area": 0.5, "data.aspect": 1.1}
     if path in boxes:  # of which there is one, and only of a crop
         there = {"data.scale": 2.0} if path == "data.scale" else {"data.area": 0.5}

@@ -111,6 +111,7 @@ class AlexNet(nn.Module):
     pool_first: bool = False  # before the LRN
     dropout_first: bool = False  # torchvision's place: before each layer of the head
     ceil: bool = False  # map sizes after a pooling are rounded up
+    rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -166,7 +167,7 @@ class AlexNet(nn.Module):
         for i, width in enumerate(self.head, start=len(self.layers) + 1):
             if self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
-            x = act(ops.dense(width, init, dtype, f"fc{i}", self.head_bias)(x))
+            x = act(ops.hidden(width, init, dtype, f"fc{i}", self.head_bias, rank=self.rank)(x))
             if not self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
         last = f"fc{len(self.layers) + len(self.head) + 1}"

@@ -90,6 +90,7 @@ class LeNet(nn.Module):
     padding: int = 2  # the notes pad 28x28 pictures by 2 in C1; LeCun's pictures are 32x32
     c3_maps: tuple[tuple[int, ...], ...] | None = None
     rbf: bool = False
+    rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -138,7 +139,7 @@ class LeNet(nn.Module):
         x = pool(x, "S4")
         x = ops.flat(x)
         for width, name in zip(self.head, ("C5", "F6"), strict=False):
-            x = act(ops.dense(width, init, self.dtype, name)(x))
+            x = act(ops.hidden(width, init, self.dtype, name, rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
             return ops.dense(self.classes, init, self.dtype, "output")(x), {}

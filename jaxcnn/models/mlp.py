@@ -22,6 +22,7 @@ class MLP(nn.Module):
     batch_norm: bool = False
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
+    rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -30,7 +31,7 @@ class MLP(nn.Module):
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         x = ops.flat(x)
         for i, width in enumerate(self.widths, start=1):
-            x = ops.dense(width, self.initializer, self.dtype, f"fc{i}")(x)
+            x = ops.hidden(width, self.initializer, self.dtype, f"fc{i}", rank=self.rank)(x)
             if self.batch_norm:
                 moments = (self.bn_momentum, self.bn_epsilon)
                 x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"fc{i}_bn")(x, train=train)

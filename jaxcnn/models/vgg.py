@@ -56,6 +56,7 @@ class VGGNet(nn.Module):
     bn_epsilon: float = 1e-5
     initializer: str = "glorot_uniform"
     ceil: bool = False  # map sizes after a pooling are rounded up
+    rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -96,7 +97,7 @@ class VGGNet(nn.Module):
             )(x)
         x = ops.flat(x)
         for i, width in enumerate(self.head, start=6):
-            x = act(ops.dense(width, init, dtype, f"fc{i}")(x))
+            x = act(ops.hidden(width, init, dtype, f"fc{i}", rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         return ops.dense(self.classes, init, dtype, f"fc{6 + len(self.head)}")(x), {}
 

@@ -68,8 +68,12 @@ class Loaded(NamedTuple):
 
 
 def sources(model: str | Model) -> tuple[str, ...]:
-    """The manners of naming that a model's weights are read and written in."""
+    """The manners of naming that a model's weights are read and written in; of fully-connected
+    layers as products of two, ours alone.
+    """
     module = models.create_model(model) if isinstance(model, str) else model
+    if getattr(module, "rank", None) is not None:
+        return ("flax",)
     walk = names.LAYERS.get(type(module))
     return ("flax", *(next(walk(module)).names if walk else ()))
 
