@@ -160,10 +160,12 @@ class Train:
     # classification: by cross-entropy. one_hot, scalar: by squared error to the class's row of the
     # unit matrix, or to its number on one output. reconstruction: an autoencoder's, by squared
     # error; its loss is that of a picture, summed. landmarks: the points of faces, by their
-    # normalised mean error
-    objective: Literal["classification", "reconstruction", "one_hot", "scalar", "landmarks"] = (
-        "classification"
-    )
+    # normalised mean error. margin: ArcFace's, in training; elsewhere the cross-entropy
+    objective: Literal[
+        "classification", "margin", "reconstruction", "one_hot", "scalar", "landmarks"
+    ] = "classification"
+    margin: float = 0.5  # ArcFace's m: radians that a picture must be nearer to its own class
+    radius: float = 64.0  # ArcFace's s: scores are cosines times this
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     # of what is computed; parameters, statistics and losses are float32 in any case
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: by the device
@@ -381,6 +383,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.eval_train_examples": POSITIVE,
     "train.label_smoothing": SHARE,
     "train.side_head_weight": NOT_NEGATIVE,
+    "train.margin": (lambda v: 0 <= v < math.pi / 2, "in [0, pi/2)"),
+    "train.radius": ABOVE_0,
     "train.greedy": SHARE,
     "train.probes": (lambda v: set(v) <= set(PROBES), f"some of {', '.join(map(repr, PROBES))}"),
     "compress.sparsity": SHARE,
@@ -412,6 +416,13 @@ def check(run: Run) -> None:
             f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"
             f" train.objective {run.train.objective!r} has none."
         )
+    for name in ("margin", "radius"):
+        if (value := getattr(run.train, name)) != getattr(Train, name):
+            if run.train.objective != "margin":
+                raise InputError(
+                    f"train.{name}: {value} is of train.objective margin, not of"
+                    f" {run.train.objective!r}."
+                )
     own = run.compress
     if own.prune_from > own.prune_until:
         raise InputError(

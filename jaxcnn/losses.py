@@ -11,6 +11,7 @@ from jaxcnn import landmarks as faces
 
 Sums = dict[str, jax.Array]
 FAILURE = 0.1  # a face whose normalised mean error is above
+OF_CLASSES = ("classification", "margin")  # objectives whose outputs are a score for each class
 FEW = 10  # classes, of which five best say little
 
 
@@ -32,6 +33,25 @@ def classification(
         "errors": jnp.sum(wrong * mask),
         "count": jnp.sum(mask),
     }
+
+
+def margin(
+    logits: jax.Array, labels: jax.Array, mask: jax.Array, angle: float, radius: float
+) -> Sums:
+    """As `classification`, but the label's score is that of an angle larger by `angle`, in radians
+    (Deng et al. 2019, ArcFace, equation 3); errors are of the scores as they are.
+
+    logits [B, K] are `radius` times cosines. Where the larger angle would be beyond pi, and its
+    cosine rise again, the cosine is lowered by what keeps it falling, as in the authors' code.
+    """
+    classes = jnp.arange(logits.shape[1])[None]
+    # At the ends an angle's slope is infinite.
+    cosine = jnp.clip(logits.astype(jnp.float32) / radius, -1 + 1e-6, 1 - 1e-6)
+    larger = cosine * jnp.cos(angle) - jnp.sqrt(1 - jnp.square(cosine)) * jnp.sin(angle)
+    larger = jnp.where(cosine > -jnp.cos(angle), larger, cosine - angle * jnp.sin(angle))
+    moved = jnp.where(classes == labels[:, None], radius * larger, logits)
+    sums = classification(moved, labels, mask)
+    return sums | {"errors": classification(logits, labels, mask)["errors"]}
 
 
 def beyond_five(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:

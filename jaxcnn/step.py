@@ -197,11 +197,11 @@ def training_loss(
             mutable=["batch_stats"],
         )
     smoothing = values["label_smoothing"]
-    sums = _judged(run, problem, output, x, labels, mask, smoothing)
+    sums = _judged(run, problem, output, x, labels, mask, smoothing, train=True)
     total = sums["loss"]
     for name, side in extras.items():
         if name.startswith("side_"):  # what a side head adds is no part of the curve
-            more = _judged(run, problem, side, x, labels, mask, smoothing)
+            more = _judged(run, problem, side, x, labels, mask, smoothing, train=True)
             total += values["side_head_weight"] * more["loss"]
     return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
 
@@ -291,7 +291,7 @@ def five(run: Run, problem: Problem) -> bool:
     """Whether evaluation counts top-5 errors beside the errors. The sums of training steps, which
     stand in checkpoints, do not.
     """
-    return run.train.objective == "classification" and problem.classes > losses.FEW
+    return run.train.objective in losses.OF_CLASSES and problem.classes > losses.FEW
 
 
 def _judged(
@@ -302,6 +302,7 @@ def _judged(
     labels: jax.Array,
     mask: jax.Array,
     smoothing: float | jax.Array = 0.0,
+    train: bool = False,
 ) -> Sums:
     """Sums of the run's objective. output [B, D], x [B, h, w, C] what the model saw, labels [B]."""
     objective = run.train.objective
@@ -309,7 +310,9 @@ def _judged(
         return losses.reconstruction(output, x.reshape(output.shape), mask)
     if objective == "landmarks":
         return losses.landmarks(output, labels, x.shape[1:3], mask)
-    if objective == "classification":
+    if objective == "margin" and train:
+        return losses.margin(output, labels, mask, run.train.margin, run.train.radius)
+    if objective in losses.OF_CLASSES:
         return losses.classification(output, labels, mask, smoothing)
     return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
 
@@ -324,9 +327,20 @@ def module(run: Run, problem: Problem, values: Numbers) -> Any:
         _check_autoencoder(run)
     if run.model.name in AUTOENCODERS:
         fields["decoders"] = rebuilds or run.train.greedy > 0
+    if run.train.objective == "margin":
+        _check_margin(run)
+        fields["radius"] = run.train.radius
     outputs = {"reconstruction": 0, "scalar": 1, "landmarks": 2 * problem.classes}
     count = outputs.get(run.train.objective, problem.classes)
     return models.from_config(run.model, count, **fields)
+
+
+def _check_margin(run: Run) -> None:
+    name = run.model.name
+    known = getattr(models.MODELS.get(name), "module", None)
+    row = models.MODELS[name].row if name in models.MODELS else {}
+    if known is not None and (not hasattr(known, "radius") or row.get("rbf")):
+        raise InputError(f"train.objective: margin; the last layer of {name} has no cosines.")
 
 
 def _check_autoencoder(run: Run) -> None:

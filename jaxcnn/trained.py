@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import config, landmarks, ops, records, starts, step, train, transfer
+from jaxcnn import config, landmarks, losses, ops, records, starts, step, train, transfer
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import augment, pictures, readers, sources
 from jaxcnn.data.pictures import Unreadable
@@ -67,10 +67,10 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
     and the channels of the run's, and for a run that does not tell classes.
     """
     run = trained.run
-    if run.train.objective != "classification":
+    if run.train.objective not in losses.OF_CLASSES:
         raise InputError(
             f"RUN: its train.objective is {run.train.objective!r}; probabilities of classes come"
-            " from 'classification' alone."
+            f" from {' or '.join(map(repr, losses.OF_CLASSES))} alone."
         )
     images = np.stack([_picture(trained, file) for file in files])
     moments = (trained.data.mean, trained.data.std, trained.data.covariance)

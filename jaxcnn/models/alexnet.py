@@ -111,6 +111,7 @@ class AlexNet(nn.Module):
     pool_first: bool = False  # before the LRN
     dropout_first: bool = False  # torchvision's place: before each layer of the head
     ceil: bool = False  # map sizes after a pooling are rounded up
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -170,7 +171,7 @@ class AlexNet(nn.Module):
             if not self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
         last = f"fc{len(self.layers) + len(self.head) + 1}"
-        return ops.dense(self.classes, init, dtype, last)(x), {}
+        return ops.output(self.classes, init, dtype, last, self.radius)(x), {}
 
 
 ALEXNETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {

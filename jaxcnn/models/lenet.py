@@ -90,6 +90,7 @@ class LeNet(nn.Module):
     padding: int = 2  # the notes pad 28x28 pictures by 2 in C1; LeCun's pictures are 32x32
     c3_maps: tuple[tuple[int, ...], ...] | None = None
     rbf: bool = False
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -141,7 +142,7 @@ class LeNet(nn.Module):
             x = act(ops.dense(width, init, self.dtype, name)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
-            return ops.dense(self.classes, init, self.dtype, "output")(x), {}
+            return ops.output(self.classes, init, self.dtype, "output", self.radius)(x), {}
         # Equation 7: squared distances to the codes; the nearest wins, so they are logits with a
         # minus.
         distance = jnp.sum((x.astype(jnp.float32)[:, None] - codes()[None]) ** 2, axis=-1)
