@@ -21,6 +21,7 @@ Examples:
   python launch.py plot architectures                      accuracy against operations
   python launch.py export RUN --to onnx                    a trained model for other programs
   python launch.py predict RUN picture.png                 what it says of a picture
+  python launch.py faces RUN                               how well it tells people apart
   python launch.py features RUN --layer conv2              what a layer makes of the data set
 """
 
@@ -670,6 +671,56 @@ def landmarks(
         console.print(f"Written: {path}", soft_wrap=True)
 
 
+def faces(
+    folder: RunFolder,
+    layer: Annotated[
+        str, arg(help="Whose features are the embedding; else what the last sees.")
+    ] = "",
+    split: Annotated[Literal["train", "validation", "test"], arg(help="Of the run's data.")] = (
+        "test"
+    ),
+    gallery: Annotated[int, arg(help="Pictures of each person that are enrolled.")] = 1,
+    pairs: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Folds of pairs as LFW's pairs.txt, in SPLIT's place."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, arg(metavar="DIR", help="Of --pairs: DIR/NAME/NAME_0001.jpg, ...")
+    ] = None,
+    zoom: Annotated[float, arg(help="Of --pairs: 2 takes the middle half of each picture.")] = 1.0,
+    out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/faces.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """How well a trained model's embedding tells people apart: rank-1 and rank-5 identification,
+    equal error rate, TAR at FAR, beside eigenfaces and pixels, with ROC and CMC curves.
+
+    With data.unseen the test split is of people that the model was not trained on.
+
+    Example: python launch.py faces runs/unseen_faces/margin/seed0-1f2e3d4c5b
+    """
+    if gallery < 1:
+        raise InputError(f"--gallery: {gallery} is not allowed; it must be at least 1.")
+    if (pairs is None) != (pictures is None) or (pairs is None and zoom != 1):
+        raise InputError("--pairs: names pairs, --pictures their folder, --zoom is of both.")
+    from jaxcnn import backend, listing, recognition, records, trained
+
+    backend.set_up()
+    out = folder / "faces" if out is None else out
+    records.check_writable(out)
+    with console.status("reading the run"):
+        source = trained.load(folder, data_dir)
+        if pairs is not None and pictures is not None:
+            rows, curve = recognition.by_pairs(source, layer, pairs, pictures, zoom)
+            paths = [recognition.write({pairs.stem: curve}, out, pairs.stem)]
+        else:
+            found = recognition.judged(source, layer, split, gallery)
+            rows = recognition.table(source, split, gallery, found)
+            paths = recognition.write_all(found, out, split)
+    listing.show(rows, console)
+    for path in paths:
+        console.print(f"Written: {path}", soft_wrap=True)
+
+
 def features(
     folder: RunFolder,
     layer: Annotated[str, arg(help="None: list the layers and their features' sizes.")] = "",
@@ -723,6 +774,7 @@ COMMANDS = {
     "predict": predict,
     "features": features,
     "landmarks": landmarks,
+    "faces": faces,
 }
 
 

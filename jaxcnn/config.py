@@ -107,6 +107,9 @@ class Data:
     per_class: int | None = None  # so many of each class, in the place of train_examples
     validation_examples: int = 5000  # held out of the training split
     test_per_class: int | None = None  # so many of each class are tested on; of a source with none
+    # so many classes, drawn by split_seed, are tested on alone: of people, whether an embedding
+    # tells those apart whom it was not trained on (faces.py)
+    unseen: int | None = None
     split_seed: int = 0
     # pictures that do not fit in memory, read again at each use: a folder of them, or its shards
     stream: bool = False
@@ -355,6 +358,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.per_class": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.test_per_class": POSITIVE,
+    "data.unseen": (lambda v: v >= 2, "at least 2"),
     "data.split_seed": NOT_NEGATIVE,
     "data.side": POSITIVE,
     "data.resize": POSITIVE,
@@ -441,6 +445,8 @@ def check(run: Run) -> None:
         )
     _check_start(run)
     _check_boxes(run.data)
+    if run.data.unseen is not None:
+        _check_unseen(run)
     if run.train.objective == "landmarks":
         for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
             if (value := getattr(run.data, name)) != off:
@@ -485,6 +491,22 @@ def _check_start(run: Run) -> None:
         )
 
 
+def _check_unseen(run: Run) -> None:
+    asked = f"data.unseen: {run.data.unseen}"
+    if run.data.test_per_class is not None:
+        raise InputError(
+            f"{asked}; data.test_per_class is {run.data.test_per_class}, and only one of them can"
+            " make the test split."
+        )
+    if run.model.name in CLASSICAL:
+        raise InputError(f"{asked}; {run.model.name} has no embedding, but names classes.")
+    if run.train.objective not in ("classification", "margin"):
+        raise InputError(
+            f"{asked}; train.objective is {run.train.objective!r}, neither 'classification' nor"
+            " 'margin'."
+        )
+
+
 def _check_boxes(data: Data) -> None:
     """Of crops of random size: what does not go together."""
     if data.aspect != Data.aspect and data.area == 1:
@@ -508,7 +530,8 @@ def _check_stream(run: Run) -> None:
             f"data.resize: {run.data.resize} is of pictures in memory; those of data.stream have"
             " their size by data.side."
         )
-    asked = {name: getattr(run.data, name) for name in ("classes", "per_class", "test_per_class")}
+    names = ("classes", "per_class", "test_per_class", "unseen")
+    asked = {name: getattr(run.data, name) for name in names}
     for name, value in asked.items():
         if value is not None:
             raise InputError(f"data.{name}: {value} is of pictures in memory, not of data.stream.")

@@ -84,8 +84,7 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
 
 def layers(trained: Trained) -> dict[str, tuple[int, ...]]:
     """Layer -> the shape of its features of one picture, in the order in which it meets them."""
-    model = step.module(trained.run, trained.problem, {})
-    return transfer.shapes(model, step.seen(trained.run, trained.problem))
+    return starts.feature_shapes(trained.run, trained.problem)
 
 
 def features(trained: Trained, layer: str, split: str) -> np.ndarray:
@@ -194,16 +193,8 @@ def _kernel(trained: Trained, layer: str) -> Any:
 
 def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:
     """[N, ...] of images [N, H, W, C] uint8."""
-    data, run = trained.data, trained.run
-    model = step.module(run, trained.problem, {})
-    variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
-    seen = step.seen(run, trained.problem)
-    extract, parts = transfer.extractor(model, variables, seen, layer), []
-    for start in range(0, len(images), transfer.BATCH):
-        part = images[start : start + transfer.BATCH]
-        x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
-        parts.append(extract(np.asarray(x)))
-    return np.concatenate(parts)
+    run, problem, state, data = trained.run, trained.problem, trained.state, trained.data
+    return starts.features(run, problem, state, data, layer, images)
 
 
 def write_features(trained: Trained, layer: str, split: str, path: Path) -> np.ndarray:
