@@ -341,7 +341,10 @@ def prepare(
     ] = None,
     data_dir: DataDir = None,
     to: Annotated[
-        Path | None, arg(metavar="DIR", help="Of a folder: write its pictures there, as shards.")
+        Path | None,
+        arg(
+            metavar="DIR", help="Of a folder: write its pictures there, as shards; or a .npz file."
+        ),
     ] = None,
     form: Annotated[
         Literal["jpeg", "pixels"],
@@ -352,7 +355,8 @@ def prepare(
     workers: Annotated[int | None, arg(help="Processes; else as many as cores.")] = None,
 ) -> None:
     """Download a TFDS data set for `data.name`, or take it from local archives: needs the extra
-    `prep`. Or make shards, which are read fast, of a folder train/CLASS/*, val/CLASS/*.
+    `prep`. Or make shards, which are read fast, of a folder train/CLASS/*, val/CLASS/*; or an array
+    file, for pictures that fit in memory.
 
     The same command goes on where it was stopped, and makes damaged shards again.
 
@@ -372,6 +376,23 @@ def prepare(
         preparation.prepare(name, data_dir, archives, console.print)
         return
     from jaxcnn.console import counted
+
+    if to.suffix == ".npz":
+        if (form, shard_size, workers) != ("jpeg", 1024, None):
+            raise InputError(
+                "--form, --shard-size, --workers: of shards; --to names an array file."
+            )
+        from jaxcnn.data import arrays
+
+        with counted(console, "preparing", "pictures") as progress:
+            told = arrays.prepare(Path(name), to, side=side, progress=progress)
+        for split, (count, unreadable) in told.items():
+            console.print(
+                f"{to}: {split}, {count:,} pictures; {len(unreadable)} could not be read"
+                + "".join(f"\n  {who}: {why}" for who, why in list(unreadable.items())[:NAMED]),
+                soft_wrap=True,
+            )
+        return
     from jaxcnn.data import shards
 
     with counted(console, "preparing", "pictures") as progress:

@@ -4,6 +4,7 @@ Each reader gives the source's own splits and the class names. None looks at the
 not there raises `InputError`.
 """
 
+import contextlib
 import gzip
 import os
 import re
@@ -252,7 +253,8 @@ def _decoded(found: Any, split: str, image: str, label: str, progress: Progress 
         labels[start:end] = [e[label] for e in examples]
         if progress:
             progress(end, count)
-    _save(cache, images=images, labels=labels)
+    with contextlib.suppress(OSError):  # where we may not write
+        save(cache, images=images, labels=labels)
     return as_split(split, images, labels)
 
 
@@ -265,14 +267,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    """Whole or not at all; not where we may not write."""
+def save(path: Path, **arrays: np.ndarray) -> None:
+    """Whole or not at all."""
     part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         part.replace(path)
-    except OSError:
+    finally:
         part.unlink(missing_ok=True)
 
 
