@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn import classical, cohorts, config, ops, records, sharding, step, transfer, weights
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program
-from jaxcnn.config import InputError, Run
+from jaxcnn.config import Absent, InputError, Run
 from jaxcnn.data import augment
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.streamed import Pictures
@@ -142,8 +142,12 @@ def _of_file(run: Run, problem: Problem) -> Net:
 
 
 def _file(run: Run) -> Path:
+    """Raises `Absent` where there is none: published weights are for the user to bring."""
     assert run.start.weights is not None
-    return Path(run.start.weights).expanduser()
+    path = Path(run.start.weights).expanduser()
+    if not path.is_file():
+        raise Absent(f"start.weights: {str(path)!r} is no file. Another: --set start.weights=FILE.")
+    return path
 
 
 # Features ---------------------------------------------------------------------------------------
