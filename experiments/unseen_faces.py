@@ -43,7 +43,8 @@ EXPERIMENT = Experiment(
         Prediction(EER, "margin", than="no_margin"),
     ),
     caveat=(
-        "Published nets were trained on half a million pictures of 10,575 people; these on 200 of 20."
+        "Published nets were trained on half a million pictures of 10,575 people; these on 200 "
+        "pictures of 20."
     ),
     presets={
         "quick": {
