@@ -185,6 +185,30 @@ def test_pairs_of_people(tmp_path: Path) -> None:
     assert accuracies.tolist() == [0.5, 0.5] and curve.pairs == (2, 2)
 
 
+def test_photos_of_any_size_as_arrays(tmp_path: Path, command: Launch) -> None:
+    rng = np.random.default_rng(0)
+    for split, kinds in (("train", ("apple", "pear")), ("val", ("pear",)), ("test", ("apple",))):
+        for kind in kinds:
+            (tmp_path / "fruit" / split / kind).mkdir(parents=True)
+            for i, size in enumerate([(20, 30, 3), (40, 16, 3), (16, 16, 3)]):
+                flat = np.full(size, 40 * i + 100 * (kind == "pear"), np.uint8)
+                flat[0, :3] = rng.integers(0, 255, (3, 3))
+                cv2.imwrite(str(tmp_path / "fruit" / split / kind / f"{i}.png"), flat)
+    (tmp_path / "fruit" / "train" / "pear" / "9.jpg").write_bytes(b"no picture")
+    file = tmp_path / "fruit.npz"
+    code, out, err = command("prepare", tmp_path / "fruit", "--to", file, "--side", 16)
+    assert (code, err) == (0, ""), err
+    assert "train, 6 pictures; 1 could not be read" in out and "pear/9.jpg" in out
+    found = sources.load(Data(name=str(file), validation_examples=3))
+    assert found.image_shape == (16, 16, 3) and found.classes == ("apple", "pear")
+    assert found.sizes == {"train": 6, "validation": 3, "test": 3}
+    for part in (found.train, found.validation, found.test):
+        middle = part.images[:, 8, 8, 0].astype(int)
+        assert ((middle >= 100) == (part.labels == 1)).all() and len(set(middle)) > 2
+    code, _, err = command("prepare", tmp_path / "fruit", "--to", file, "--form", "pixels")
+    assert code == 2 and "--to names an array file" in err
+
+
 @pytest.fixture(scope="module")
 def orl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Olivetti Research Laboratory's 400 faces, as a data folder's file."""
