@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import faces, losses, models, records, step, train
+from jaxcnn import faces, losses, models, ops, records, step, train
 from jaxcnn.config import Data, InputError, Run, check, override
 from jaxcnn.data import sources
 from jaxcnn.data.sources import Dataset
@@ -77,6 +77,17 @@ def test_scores_are_cosines_times_the_radius(name: str) -> None:
     assert step.five(run, problem)
 
 
+def test_cosines_of_a_layer() -> None:
+    x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    layer = ops.output(3, "he_normal", jnp.float32, "last", radius=2.0)
+    variables = layer.init(jax.random.key(0), x)
+    kernel = np.asarray(variables["params"]["kernel"])
+    lengths = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(kernel, axis=0)[None]
+    np.testing.assert_allclose(layer.apply(variables, x), 2 * x @ kernel / lengths, rtol=1e-4)
+    slope = jax.grad(lambda x: layer.apply(variables, x).sum())(np.zeros_like(x))
+    assert np.isfinite(slope).all()
+
+
 def test_a_run_by_margin() -> None:
     changes: dict[str, Any] = {"model.name": "mlp", "model.widths": (8,), "train.batch_size": 12}
     run = override(Run(), {**changes, "train.objective": "margin", "train.radius": 16.0})
@@ -135,6 +146,9 @@ def test_verification_against_every_threshold() -> None:
     assert found.equal_error == pytest.approx((far[nearest] + 1 - tar[nearest]) / 2, abs=0.02)
     apart = faces.verification(np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True]))
     assert (apart.equal_error, apart.true_at(0.5)) == (0, 1)
+    told = np.array([False, True, True, False])
+    crossed = faces.verification(np.array([0.1, 0.5, 0.8, 0.9]), told)
+    assert (crossed.equal_error, crossed.true_at(0.5)) == (0.5, 1)
     blind = faces.verification(np.zeros(6), np.arange(6) < 3)
     assert blind.equal_error == pytest.approx(0.5)
     with pytest.raises(InputError, match="0 of 3 pairs are of one person"):
