@@ -79,7 +79,7 @@ def test_scores_are_cosines_times_the_radius(name: str) -> None:
 
 def test_cosines_of_a_layer() -> None:
     x = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    layer = ops.output(3, "he_normal", jnp.float32, "last", radius=2.0)
+    layer: Any = ops.output(3, "he_normal", jnp.float32, "last", radius=2.0)
     variables = layer.init(jax.random.key(0), x)
     kernel = np.asarray(variables["params"]["kernel"])
     lengths = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(kernel, axis=0)[None]
