@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn import faces, ops, plots, records, starts, stats, trained
+from jaxcnn import faces, losses, ops, plots, records, starts, stats, trained
 from jaxcnn.config import InputError
 from jaxcnn.data import readers
 from jaxcnn.data.sources import Dataset
@@ -22,12 +22,15 @@ def judged(source: Trained, layer: str, split: str, gallery: int) -> list[Judged
 
     Raises `InputError` for a layer that is none, and for a split without pictures.
     """
-    found = trained.features(source, _layer(source, layer), split)
-    assert isinstance(source.data, Dataset)
-    labels = getattr(source.data, split).labels
-    if labels.ndim > 1:
-        raise InputError(f"RUN: the pictures of {source.run.data.name!r} have points, no names.")
-    net = faces.judged(_layer(source, layer), found, labels, gallery)
+    if source.run.train.objective not in losses.OF_CLASSES:
+        raise InputError(
+            f"RUN: its train.objective is {source.run.train.objective!r}; embeddings of people come"
+            f" from {' or '.join(map(repr, losses.OF_CLASSES))}."
+        )
+    name = _layer(source, layer)
+    found = trained.features(source, name, split)
+    assert isinstance(source.data, Dataset)  # of others there are no features
+    net = faces.judged(name, found, getattr(source.data, split).labels, gallery)
     return [net, *faces.baselines(source.data, split, gallery)]
 
 
@@ -64,11 +67,11 @@ def by_pairs(
     source: Trained, layer: str, pairs: Path, pictures: Path, zoom: float
 ) -> tuple[Listing, faces.Verification]:
     """The protocol of Labeled Faces in the Wild."""
+    if zoom < 1:
+        raise InputError(f"--zoom: {zoom:g} is not allowed; it must be at least 1.")
     name = _layer(source, layer)
     folds = faces.read_pairs(pairs)
     places = faces.files(folds, pictures, readers.SUFFIXES)
-    if zoom < 1:
-        raise InputError(f"--zoom: {zoom:g} is not allowed; it must be at least 1.")
     shape = source.problem.image_shape
     images = np.stack([_fitted(readers.decode(file), shape, zoom) for file in places.values()])
     parts = source.run, source.problem, source.state, source.data

@@ -337,9 +337,8 @@ def module(run: Run, problem: Problem, values: Numbers) -> Any:
 
 def _check_margin(run: Run) -> None:
     name = run.model.name
-    known = getattr(models.MODELS.get(name), "module", None)
-    row = models.MODELS[name].row if name in models.MODELS else {}
-    if known is not None and (not hasattr(known, "radius") or row.get("rbf")):
+    kind = models.MODELS.get(name)
+    if kind is not None and (not hasattr(kind.module, "radius") or kind.row.get("rbf")):
         raise InputError(f"train.objective: margin; the last layer of {name} has no cosines.")
 
 
