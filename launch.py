@@ -22,6 +22,7 @@ Examples:
   python launch.py plot architectures                      accuracy against operations
   python launch.py export RUN --to onnx                    a trained model for other programs
   python launch.py predict RUN picture.png                 what it says of a picture
+  python launch.py faces RUN                               how well it tells people apart
   python launch.py features RUN --layer conv2              what a layer makes of the data set
 """
 
@@ -341,7 +342,10 @@ def prepare(
     ] = None,
     data_dir: DataDir = None,
     to: Annotated[
-        Path | None, arg(metavar="DIR", help="Of a folder: write its pictures there, as shards.")
+        Path | None,
+        arg(
+            metavar="DIR", help="Of a folder: write its pictures there, as shards; or a .npz file."
+        ),
     ] = None,
     form: Annotated[
         Literal["jpeg", "pixels"],
@@ -352,7 +356,8 @@ def prepare(
     workers: Annotated[int | None, arg(help="Processes; else as many as cores.")] = None,
 ) -> None:
     """Download a TFDS data set for `data.name`, or take it from local archives: needs the extra
-    `prep`. Or make shards, which are read fast, of a folder train/CLASS/*, val/CLASS/*.
+    `prep`. Or make shards, which are read fast, of a folder train/CLASS/*, val/CLASS/*; or an array
+    file, for pictures that fit in memory.
 
     The same command goes on where it was stopped, and makes damaged shards again.
 
@@ -372,6 +377,23 @@ def prepare(
         preparation.prepare(name, data_dir, archives, console.print)
         return
     from jaxcnn.console import counted
+
+    if to.suffix == ".npz":
+        if (form, shard_size, workers) != ("jpeg", 1024, None):
+            raise InputError(
+                "--form, --shard-size, --workers: of shards; --to names an array file."
+            )
+        from jaxcnn.data import arrays
+
+        with counted(console, "preparing", "pictures") as progress:
+            told = arrays.prepare(Path(name), to, side=side, progress=progress)
+        for split, (count, unreadable) in told.items():
+            console.print(
+                f"{to}: {split}, {count:,} pictures; {len(unreadable)} could not be read"
+                + "".join(f"\n  {who}: {why}" for who, why in list(unreadable.items())[:NAMED]),
+                soft_wrap=True,
+            )
+        return
     from jaxcnn.data import shards
 
     with counted(console, "preparing", "pictures") as progress:
@@ -707,6 +729,56 @@ def landmarks(
         console.print(f"Written: {path}", soft_wrap=True)
 
 
+def faces(
+    folder: RunFolder,
+    layer: Annotated[
+        str, arg(help="Whose features are the embedding; else what the last sees.")
+    ] = "",
+    split: Annotated[Literal["train", "validation", "test"], arg(help="Of the run's data.")] = (
+        "test"
+    ),
+    gallery: Annotated[int, arg(help="Pictures of each person that are enrolled.")] = 1,
+    pairs: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="Folds of pairs as LFW's pairs.txt, in SPLIT's place."),
+    ] = None,
+    pictures: Annotated[
+        Path | None, arg(metavar="DIR", help="Of --pairs: DIR/NAME/NAME_0001.jpg, ...")
+    ] = None,
+    zoom: Annotated[float, arg(help="Of --pairs: 2 takes the middle half of each picture.")] = 1.0,
+    out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/faces.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """How well a trained model's embedding tells people apart: rank-1 and rank-5 identification,
+    equal error rate, TAR at FAR, beside eigenfaces and pixels, with ROC and CMC curves.
+
+    With data.unseen the test split is of people that the model was not trained on.
+
+    Example: python launch.py faces runs/unseen_faces/margin/seed0-1f2e3d4c5b
+    """
+    if gallery < 1:
+        raise InputError(f"--gallery: {gallery} is not allowed; it must be at least 1.")
+    if (pairs is None) != (pictures is None) or (pairs is None and zoom != 1):
+        raise InputError("--pairs: names pairs, --pictures their folder, --zoom is of both.")
+    from jaxcnn import backend, listing, recognition, records, trained
+
+    backend.set_up()
+    out = folder / "faces" if out is None else out
+    records.check_writable(out)
+    with console.status("reading the run"):
+        source = trained.load(folder, data_dir)
+        if pairs is not None and pictures is not None:
+            rows, curve = recognition.by_pairs(source, layer, pairs, pictures, zoom)
+            paths = [recognition.write({pairs.stem: curve}, out, pairs.stem)]
+        else:
+            found = recognition.judged(source, layer, split, gallery)
+            rows = recognition.table(source, split, gallery, found)
+            paths = recognition.write_all(found, out, split)
+    listing.show(rows, console)
+    for path in paths:
+        console.print(f"Written: {path}", soft_wrap=True)
+
+
 def features(
     folder: RunFolder,
     layer: Annotated[str, arg(help="None: list the layers and their features' sizes.")] = "",
@@ -760,6 +832,7 @@ COMMANDS = {
     "predict": predict,
     "features": features,
     "landmarks": landmarks,
+    "faces": faces,
 }
 
 

@@ -107,6 +107,9 @@ class Data:
     per_class: int | None = None  # so many of each class, in the place of train_examples
     validation_examples: int = 5000  # held out of the training split
     test_per_class: int | None = None  # so many of each class are tested on; of a source with none
+    # so many classes, drawn by split_seed, are tested on alone: of people, whether an embedding
+    # tells those apart whom it was not trained on (faces.py)
+    unseen: int | None = None
     split_seed: int = 0
     # pictures that do not fit in memory, read again at each use: a folder of them, or its shards
     stream: bool = False
@@ -162,10 +165,12 @@ class Train:
     # classification: by cross-entropy. one_hot, scalar: by squared error to the class's row of the
     # unit matrix, or to its number on one output. reconstruction: an autoencoder's, by squared
     # error; its loss is that of a picture, summed. landmarks: the points of faces, by their
-    # normalised mean error
-    objective: Literal["classification", "reconstruction", "one_hot", "scalar", "landmarks"] = (
-        "classification"
-    )
+    # normalised mean error. margin: ArcFace's, in training; elsewhere the cross-entropy
+    objective: Literal[
+        "classification", "margin", "reconstruction", "one_hot", "scalar", "landmarks"
+    ] = "classification"
+    margin: float = 0.5  # ArcFace's m: radians that a picture must be nearer to its own class
+    radius: float = 64.0  # ArcFace's s: scores are cosines times this
     greedy: float = 0.0  # share of all steps: an autoencoder's layers one by one, before the whole
     # of what is computed; parameters, statistics and losses are float32 in any case
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: by the device
@@ -365,6 +370,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.per_class": POSITIVE,
     "data.validation_examples": NOT_NEGATIVE,
     "data.test_per_class": POSITIVE,
+    "data.unseen": (lambda v: v >= 2, "at least 2"),
     "data.split_seed": NOT_NEGATIVE,
     "data.side": POSITIVE,
     "data.resize": POSITIVE,
@@ -394,6 +400,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.eval_train_examples": POSITIVE,
     "train.label_smoothing": SHARE,
     "train.side_head_weight": NOT_NEGATIVE,
+    "train.margin": (lambda v: 0 <= v < math.pi / 2, "in [0, pi/2)"),
+    "train.radius": ABOVE_0,
     "train.greedy": SHARE,
     "train.probes": (lambda v: set(v) <= set(PROBES), f"some of {', '.join(map(repr, PROBES))}"),
     "compress.sparsity": SHARE,
@@ -429,9 +437,18 @@ def check(run: Run) -> None:
             f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"
             f" train.objective {run.train.objective!r} has none."
         )
+    for name in ("margin", "radius"):
+        if (value := getattr(run.train, name)) != getattr(Train, name):
+            if run.train.objective != "margin":
+                raise InputError(
+                    f"train.{name}: {value} is of train.objective margin, not of"
+                    f" {run.train.objective!r}."
+                )
     _check_compress(run)
     _check_start(run)
     _check_boxes(run.data)
+    if run.data.unseen is not None:
+        _check_unseen(run)
     if run.train.objective == "landmarks":
         for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
             if (value := getattr(run.data, name)) != off:
@@ -540,6 +557,22 @@ def _check_start(run: Run) -> None:
         )
 
 
+def _check_unseen(run: Run) -> None:
+    asked = f"data.unseen: {run.data.unseen}"
+    if run.data.test_per_class is not None:
+        raise InputError(
+            f"{asked}; data.test_per_class is {run.data.test_per_class}, and only one of them can"
+            " make the test split."
+        )
+    if run.model.name in CLASSICAL:
+        raise InputError(f"{asked}; {run.model.name} has no embedding, but names classes.")
+    if run.train.objective not in ("classification", "margin"):
+        raise InputError(
+            f"{asked}; train.objective is {run.train.objective!r}, neither 'classification' nor"
+            " 'margin'."
+        )
+
+
 def _check_boxes(data: Data) -> None:
     """Of crops of random size: what does not go together."""
     if data.aspect != Data.aspect and data.area == 1:
@@ -563,7 +596,8 @@ def _check_stream(run: Run) -> None:
             f"data.resize: {run.data.resize} is of pictures in memory; those of data.stream have"
             " their size by data.side."
         )
-    asked = {name: getattr(run.data, name) for name in ("classes", "per_class", "test_per_class")}
+    names = ("classes", "per_class", "test_per_class", "unseen")
+    asked = {name: getattr(run.data, name) for name in names}
     for name, value in asked.items():
         if value is not None:
             raise InputError(f"data.{name}: {value} is of pictures in memory, not of data.stream.")

@@ -40,12 +40,13 @@ class Measure:
     four each or, of a compressed run, those of a .packed file (weights/packed.py); `probe`: what
     `probe` recorded of the training step (probes.py) at the `at` point of the curve, in its first
     or last layer, as the mean over all layers, or as the ratio of the first to the last. `error5`
-    is the top-5 error, of more than 10 classes.
+    is the top-5 error, of more than 10 classes; `eer` the equal error rate of verification, of the
+    test split of `data.unseen`, whose error is that of rank-1 identification (faces.py).
     """
 
     kind: Literal["final", "mean", "steps_to", "gap", "step_time", "size", "probe"]
     split: Literal["train", "validation", "test"]
-    metric: Literal["error", "loss", "error5"] = "error"
+    metric: Literal["error", "loss", "error5", "eer"] = "error"
     target: float | None = None
     probe: str | None = None  # of config.PROBES
     layer: Literal["first", "last", "mean", "ratio"] = "mean"
@@ -68,6 +69,11 @@ class Measure:
         if (self.kind == "steps_to") != (self.target is not None):
             raise InputError(
                 f"Measure.target: {self.target!r}; 'steps_to' needs one, no other kind takes one."
+            )
+        if self.metric == "eer" and (self.kind, self.split) != ("final", "test"):
+            raise InputError(
+                f"Measure.metric: 'eer' is of people whom the net has not seen: 'final' and 'test',"
+                f" not {self.kind!r} and {self.split!r}."
             )
         if self.split == "test" and self.kind not in ("final", "gap", "size"):
             raise InputError(
@@ -97,7 +103,8 @@ class Measure:
         split = {"train": "training"}.get(self.split, self.split)
         target = self.target or 0.0
         level = f"{target:g}" if self.metric == "loss" else f"{100 * target:g} %"
-        metric = {"error5": "top-5 error"}.get(self.metric, self.metric)
+        words = {"error5": "top-5 error", "eer": "equal error rate"}
+        metric = words.get(self.metric, self.metric)
         return {
             "final": f"{split} {metric}",
             "mean": f"mean {split} {metric} over training",

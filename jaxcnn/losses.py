@@ -11,6 +11,7 @@ from jaxcnn import landmarks as faces
 
 Sums = dict[str, jax.Array]
 FAILURE = 0.1  # a face whose normalised mean error is above
+OF_CLASSES = ("classification", "margin")  # objectives whose outputs are a score for each class
 FEW = 10  # classes, of which five best say little
 
 
@@ -43,6 +44,25 @@ def distillation(logits: jax.Array, teacher: jax.Array, temperature: jax.Array) 
     ours = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
     theirs = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
     return temperature**2 * jnp.sum(jnp.exp(theirs) * (theirs - ours))
+
+
+def margin(
+    logits: jax.Array, labels: jax.Array, mask: jax.Array, angle: float, radius: float
+) -> Sums:
+    """As `classification`, but the label's score is that of an angle larger by `angle`, in radians
+    (Deng et al. 2019, ArcFace, equation 3); errors are of the scores as they are.
+
+    logits [B, K] are `radius` times cosines. Where the larger angle would be beyond pi, and its
+    cosine rise again, the cosine is lowered by what keeps it falling, as in the authors' code.
+    """
+    classes = jnp.arange(logits.shape[1])[None]
+    # At the ends an angle's slope is infinite.
+    cosine = jnp.clip(logits.astype(jnp.float32) / radius, -1 + 1e-6, 1 - 1e-6)
+    larger = cosine * jnp.cos(angle) - jnp.sqrt(1 - jnp.square(cosine)) * jnp.sin(angle)
+    larger = jnp.where(cosine > -jnp.cos(angle), larger, cosine - angle * jnp.sin(angle))
+    moved = jnp.where(classes == labels[:, None], radius * larger, logits)
+    sums = classification(moved, labels, mask)
+    return sums | {"errors": classification(logits, labels, mask)["errors"]}
 
 
 def beyond_five(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Sums:

@@ -211,6 +211,39 @@ def hidden(
     return both
 
 
+class Cosines(nn.Dense):
+    """Each class's score is the cosine of the angle between what is given and the class's weights,
+    times the radius of the sphere they are thought to lie on; no bias (Deng et al. 2019, ArcFace,
+    section 3.1). x [B, D] -> [B, features] float32.
+    """
+
+    radius: float = 1.0
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        x = inputs.astype(jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        return self.radius * (_unit(x, -1) @ _unit(kernel, 0))
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    # A root has no gradient at 0, where a picture that moves no unit would be.
+    square = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+    return x * lax.rsqrt(jnp.maximum(square, 1e-12))
+
+
+def output(
+    features: int, init: str, dtype: Any, name: str, radius: float | None = None
+) -> nn.Dense:
+    """The last layer of a classifier, x [B, D] -> [B, features]: fully connected or, with a radius,
+    `Cosines`.
+    """
+    if radius is None:
+        return dense(features, init, dtype, name)
+    kernel = lookup(INITS, init, "model.initializer")
+    return Cosines(features, kernel_init=kernel, radius=radius, name=name)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
 

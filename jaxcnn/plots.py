@@ -358,6 +358,40 @@ def cumulative_errors(errors: np.ndarray, thresholds: Sequence[float]) -> Figure
     return figure
 
 
+def operating(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Receiver operating characteristics: name -> the shares of false and of true pairs that are
+    accepted, [T] each.
+    """
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+        ax = figure.subplots()
+        for (name, (false, true)), colour in zip(lines.items(), COLOURS, strict=False):
+            ax.plot(100 * false, 100 * true, color=colour, label=name)
+        ax.set_xscale("symlog", linthresh=0.1)
+        ax.set_xlim(0, 100)
+        ax.set_ylim(0, 101)
+        ax.set_xlabel("pairs of two people that are accepted, %")
+        ax.set_ylabel("pairs of one person\nthat are accepted, %")
+        ax.grid(True)
+        ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def cumulative_matches(lines: Mapping[str, np.ndarray]) -> Figure:
+    """Name -> the share of pictures whose person is among the first 1, 2, ... [people]."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+        ax = figure.subplots()
+        for (name, shares), colour in zip(lines.items(), COLOURS, strict=False):
+            shown = shares[:20]
+            ax.plot(np.arange(1, len(shown) + 1), 100 * shown, "o-", ms=3, color=colour, label=name)
+        ax.set_xlabel("rank")
+        ax.set_ylabel("the person is among\nthe first, %")
+        ax.grid(True)
+        ax.legend(frameon=False, loc="lower right")
+    return figure
+
+
 def _area(parameters: float) -> float:
     """Square points."""
     return parameters / 70_000

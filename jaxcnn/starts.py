@@ -15,7 +15,8 @@ import numpy as np
 from jaxcnn import classical, cohorts, config, ops, records, sharding, step, transfer, weights
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program
-from jaxcnn.config import InputError, Run
+from jaxcnn.config import Absent, InputError, Run
+from jaxcnn.data import augment
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.step import Problem, State
@@ -141,8 +142,12 @@ def _of_file(run: Run, problem: Problem) -> Net:
 
 
 def _file(run: Run) -> Path:
+    """Raises `Absent` where there is none: published weights are for the user to bring."""
     assert run.start.weights is not None
-    return Path(run.start.weights).expanduser()
+    path = Path(run.start.weights).expanduser()
+    if not path.is_file():
+        raise Absent(f"start.weights: {str(path)!r} is no file. Another: --set start.weights=FILE.")
+    return path
 
 
 # Features ---------------------------------------------------------------------------------------
@@ -153,8 +158,29 @@ def feature_size(run: Run, problem: Problem) -> int | None:
     if run.start.features is None:
         return None
     own = transfer.net(run)
-    found = transfer.shapes(step.module(own, problem, {}), step.seen(own, problem))
+    found = feature_shapes(own, problem)
     return math.prod(ops.lookup(found, run.start.features, "start.features"))
+
+
+def feature_shapes(run: Run, problem: Problem) -> dict[str, tuple[int, ...]]:
+    """Layer -> the shape of its features of one picture, in the order in which it meets them."""
+    return transfer.shapes(step.module(run, problem, {}), step.seen(run, problem))
+
+
+def features(
+    run: Run, problem: Problem, state: State, data: Pictures, layer: str, images: np.ndarray
+) -> np.ndarray:
+    """Of `layer`, [N, ...], of images [N, H, W, C] uint8 as the run's evaluation sees them."""
+    model = step.module(run, problem, {})
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    extract = transfer.extractor(model, variables, step.seen(run, problem), layer)
+    parts = []
+    with step.in_integers(run, problem, state):
+        for start in range(0, len(images), transfer.BATCH):
+            part = images[start : start + transfer.BATCH]
+            x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
+            parts.append(extract(np.asarray(x)))
+    return np.concatenate(parts)
 
 
 def see(run: Run, begin: Begin) -> classical.See | None:

@@ -244,11 +244,11 @@ def training_loss(
             mutable=["batch_stats"],
         )
     smoothing = values["label_smoothing"]
-    sums = _judged(run, problem, output, x, labels, mask, smoothing)
+    sums = _judged(run, problem, output, x, labels, mask, smoothing, train=True)
     total = sums["loss"]
     for name, side in extras.items():
         if name.startswith("side_"):  # what a side head adds is no part of the curve
-            more = _judged(run, problem, side, x, labels, mask, smoothing)
+            more = _judged(run, problem, side, x, labels, mask, smoothing, train=True)
             total += values["side_head_weight"] * more["loss"]
     if isinstance(state, Taught):
         theirs, _ = _teacher(run, problem).apply(state.teacher, x, train=False)
@@ -285,7 +285,7 @@ def train_step(
     ends = greedy_ends(run, problem)
     count = len(ends)
     # No array of them: jaxlib 0.11.2 dies of an empty one over several devices.
-    stage = sum(state.step >= end for end in ends)
+    stage = sum((state.step >= end for end in ends), jnp.int32(0))
     gradients: list[Any] = [
         jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
     ]
@@ -352,7 +352,7 @@ def five(run: Run, problem: Problem) -> bool:
     """Whether evaluation counts top-5 errors beside the errors. The sums of training steps, which
     stand in checkpoints, do not.
     """
-    return run.train.objective == "classification" and problem.classes > losses.FEW
+    return run.train.objective in losses.OF_CLASSES and problem.classes > losses.FEW
 
 
 def _judged(
@@ -363,6 +363,7 @@ def _judged(
     labels: jax.Array,
     mask: jax.Array,
     smoothing: float | jax.Array = 0.0,
+    train: bool = False,
 ) -> Sums:
     """Sums of the run's objective. output [B, D], x [B, h, w, C] what the model saw, labels [B]."""
     objective = run.train.objective
@@ -370,7 +371,9 @@ def _judged(
         return losses.reconstruction(output, x.reshape(output.shape), mask)
     if objective == "landmarks":
         return losses.landmarks(output, labels, x.shape[1:3], mask)
-    if objective == "classification":
+    if objective == "margin" and train:
+        return losses.margin(output, labels, mask, run.train.margin, run.train.radius)
+    if objective in losses.OF_CLASSES:
         return losses.classification(output, labels, mask, smoothing)
     return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
 
@@ -385,6 +388,9 @@ def module(run: Run, problem: Problem, values: Numbers) -> Any:
         _check_autoencoder(run)
     if run.model.name in AUTOENCODERS:
         fields["decoders"] = rebuilds or run.train.greedy > 0
+    if run.train.objective == "margin":
+        _check_margin(run)
+        fields["radius"] = run.train.radius
     outputs = {"reconstruction": 0, "scalar": 1, "landmarks": 2 * problem.classes}
     count = outputs.get(run.train.objective, problem.classes)
     if run.compress.rank is None:
@@ -419,6 +425,13 @@ def in_integers(
         return contextlib.nullcontext()
     on = state.step >= quantization.begins(run.compress, problem.steps)
     return quantization.inputs_on_grid(on)
+
+
+def _check_margin(run: Run) -> None:
+    name = run.model.name
+    kind = models.MODELS.get(name)
+    if kind is not None and (not hasattr(kind.module, "radius") or kind.row.get("rbf")):
+        raise InputError(f"train.objective: margin; the last layer of {name} has no cosines.")
 
 
 def _check_autoencoder(run: Run) -> None:

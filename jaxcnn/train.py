@@ -21,6 +21,7 @@ from jaxcnn import (
     classical,
     cohorts,
     config,
+    faces,
     feeds,
     memory,
     probes,
@@ -48,7 +49,7 @@ def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, P
 
     def stored(data: config.Data) -> config.Data:
         same = ("name", "classes", "train_examples", "per_class", "validation_examples")
-        same += ("test_per_class", "split_seed", "resize", "stream", "side")
+        same += ("test_per_class", "unseen", "split_seed", "resize", "stream", "side")
         return config.Data(**{field: getattr(data, field) for field in same})
 
     def load(data: config.Data) -> Pictures:
@@ -214,8 +215,12 @@ def test(
                 state = stacked(mesh, carries, width).state
                 problem = problem_of(runs[0], data)
                 unread: list[tuple[str, str]] = []
-                what = (program, runs[0], problem, state, data, "test")
-                found = feeds.evaluate(*what, unread.append)
+                if runs[0].data.unseen is None:
+                    what = (program, runs[0], problem, state, data, "test")
+                    found = feeds.evaluate(*what, unread.append)
+                else:
+                    known = zip(runs, [c.state for c in carries], strict=True)
+                    found = [faces.of_unseen(r, problem, s, _whole(data)) for r, s in known]
             for folder, means, final in zip(wave, found, carries, strict=False):
                 if runs[0].compress.on:
                     size = weights.packed_bytes({"params": final.state.params})

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import config, landmarks, ops, records, starts, step, train, transfer
+from jaxcnn import config, landmarks, losses, ops, records, starts, step, train, transfer
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import augment, pictures, readers, sources
 from jaxcnn.data.pictures import Unreadable
@@ -67,10 +67,10 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
     and the channels of the run's, and for a run that does not tell classes.
     """
     run = trained.run
-    if run.train.objective != "classification":
+    if run.train.objective not in losses.OF_CLASSES:
         raise InputError(
             f"RUN: its train.objective is {run.train.objective!r}; probabilities of classes come"
-            " from 'classification' alone."
+            f" from {' or '.join(map(repr, losses.OF_CLASSES))} alone."
         )
     images = np.stack([_picture(trained, file) for file in files])
     moments = (trained.data.mean, trained.data.std, trained.data.covariance)
@@ -84,8 +84,7 @@ def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:
 
 def layers(trained: Trained) -> dict[str, tuple[int, ...]]:
     """Layer -> the shape of its features of one picture, in the order in which it meets them."""
-    model = step.module(trained.run, trained.problem, {})
-    return transfer.shapes(model, step.seen(trained.run, trained.problem))
+    return starts.feature_shapes(trained.run, trained.problem)
 
 
 def features(trained: Trained, layer: str, split: str) -> np.ndarray:
@@ -194,17 +193,8 @@ def _kernel(trained: Trained, layer: str) -> Any:
 
 def _features(trained: Trained, layer: str, images: np.ndarray) -> np.ndarray:
     """[N, ...] of images [N, H, W, C] uint8."""
-    data, run = trained.data, trained.run
-    model = step.module(run, trained.problem, {})
-    variables = {"params": trained.state.params, "batch_stats": trained.state.batch_stats}
-    seen = step.seen(run, trained.problem)
-    extract, parts = transfer.extractor(model, variables, seen, layer), []
-    with step.in_integers(run, trained.problem, trained.state):
-        for start in range(0, len(images), transfer.BATCH):
-            part = images[start : start + transfer.BATCH]
-            x = augment.evaluate_view(part, run.data, data.mean, data.std)  # type: ignore[arg-type]
-            parts.append(extract(np.asarray(x)))
-    return np.concatenate(parts)
+    run, problem, state, data = trained.run, trained.problem, trained.state, trained.data
+    return starts.features(run, problem, state, data, layer, images)
 
 
 def write_features(trained: Trained, layer: str, split: str, path: Path) -> np.ndarray:

@@ -56,6 +56,7 @@ def source(run: Run) -> Run | None:
         "data.classes": start.classes,
         "data.train_examples": start.train_examples,
         "data.per_class": None,
+        "data.unseen": run.data.unseen if start.data == run.data.name else None,
         "data.test_per_class": run.data.test_per_class if start.data == run.data.name else None,
         "optim.lr": run.optim.lr if start.lr is None else start.lr,
         "train.epochs": start.epochs,

@@ -431,11 +431,21 @@ def prepared(tfds, tmp_path_factory):
         def example(self, split, i, image, label):
             return super().example(split, i, image, [label, label])
 
+    class NamedPeople(LittlePictures):  # as TFDS's lfw has them
+        SPLITS = ("train",)
+        FEATURES = {"label": features.Text(), "image": features.Image(shape=(*SHAPE, 3))}
+        KEYS = ("label", "image")
+
+        def example(self, split, i, image, label):
+            example = super().example(split, i, image, label)
+            return {"label": "dcba"[label], "image": example["photo"]}
+
     class OnlyTest(LittlePictures):
         SPLITS = ("test",)
 
     root = tmp_path_factory.mktemp("tfds")
     sets = (LittlePictures, PlainPictures, SecretPictures, ManySizes, ManyLabels, OnlyTest)
+    sets += (NamedPeople,)
     for kind in sets:
         kind.pkg_dir_path = root  # where TFDS would look for a README
         kind(data_dir=root).download_and_prepare(file_format="array_record")
@@ -502,6 +512,20 @@ def test_tfds_without_a_test_split_is_tested_on_its_validation_split(prepared):
     assert rows(dataset.train, dataset.validation) == originals(contents, "train")
     assert rows(dataset.test) == originals(contents, "test")
     assert dataset.classes == tuple("0123")
+
+
+def test_tfds_sets_whose_labels_are_names(prepared):
+    root, contents = prepared
+    data = Data(name="named_people", validation_examples=0, unseen=2)
+    for _ in range(2):  # the second time as it was kept
+        found = load(data, root)
+        both = np.concatenate([found.train.labels, found.test.labels])
+        assert set(found.train.labels) == {0, 1} and set(found.test.labels) == {2, 3}
+        assert len(both) == 25 and set(found.classes) < set("abcd")
+        images, labels = contents["train_images"], contents["train_labels"]
+        original = {i.tobytes(): "dcba"[k] for i, k in zip(images, labels, strict=True)}
+        for image, label in zip(found.train.images, found.train.labels, strict=True):
+            assert original[image.tobytes()] == found.classes[label]
 
 
 def test_tfds_sets_that_do_not_fit(prepared):

@@ -40,8 +40,20 @@ SETS = {
     "cifar10": ((32, 32, 3), 10, 50_000, 10_000),
     "fashion_mnist": ((28, 28, 1), 10, 60_000, 10_000),
     "orl_faces": ((112, 92, 1), 40, 400, 0),
+    "youtube_faces": ((112, 92, 1), 347, 3885, 347),
+    "grocery_fruit": ((128, 128, 3), 19, 1142, 1117),  # and 111 for validation
     "facial_keypoints": ((128, 128, 1), 68, 3462, 770),
     "imagenet": ((256, 256, 3), 1000, 1_281_167, 50_000),
+}
+
+
+# What an experiment starts from that its user brings.
+CONVOLUTIONS = {
+    f"AlexNet_0/Conv_{i}/{leaf}": np.zeros(shape if leaf == "kernel" else shape[-1:], np.float32)
+    for i, shape in enumerate(
+        [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256)]
+    )
+    for leaf in ("kernel", "bias")
 }
 
 
@@ -65,6 +77,9 @@ def as_loaded(data: Data) -> Dataset:
     if data.test_per_class is not None:
         test = data.test_per_class * classes
         total -= test
+    if data.unseen is not None:
+        test = data.unseen * total // classes
+        total, classes = total - test, classes - data.unseen
     rest = total - data.validation_examples
     assert (asked or 1) <= rest
     splits = (split(n) for n in (asked or rest, data.validation_examples, test))
@@ -86,8 +101,13 @@ def traced(run: Run, problem: step.Problem, whole: bool) -> None:
     ("name", "preset"),
     [pytest.param(*c, marks=pytest.mark.slow if c in LARGE else ()) for c in ALL],
 )
-def test_every_arm_builds_and_traces(name: str, preset: str) -> None:
+def test_every_arm_builds_and_traces(
+    name: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     exp = experiment.with_preset(experiment.load(name), preset)
+    if exp.base.start.weights is not None:
+        np.savez(exp.base.start.weights, allow_pickle=False, **CONVOLUTIONS)
     exp = dataclasses.replace(exp, resplit=False)  # other splits have the same sizes
     runs = sweep.all_runs(exp)
     nets = [run for run in runs if run.model.name not in CLASSICAL]

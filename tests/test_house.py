@@ -17,7 +17,7 @@ ONLY_IN = {
     "matplotlib": ("plots.py",),
     "grain": ("data/stream.py",),
     "array_record": ("data/photos.py", "data/shards.py"),
-    "sklearn": ("classical.py",),
+    "sklearn": ("classical.py", "faces.py"),
     "onnx": ("export/",),
     "submitit": ("slurm.py",),
 }
@@ -43,7 +43,7 @@ ORDER = [
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("evaluate", "console", "slurm", "submit", "status", "show", "tensorboard"),
+    *("evaluate", "recognition", "console", "slurm", "submit", "status", "show", "tensorboard"),
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),

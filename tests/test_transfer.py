@@ -516,7 +516,7 @@ def test_weights_of_a_file_are_the_start(tmp_path: Path, datasets: Mapping[Data,
         config.check(override(run, {"start.data": "mnist"}))
     with pytest.raises(InputError, match=r"start.weights: .* has no output/bias, output/kernel"):
         train.check([override(run, {"start.layers": ("*",)})], datasets)
-    with pytest.raises(InputError, match=r"gone.npz: no such file"):
+    with pytest.raises(InputError, match=r"gone.npz. is no file"):
         train.check([override(run, {"start.weights": "gone.npz"})], datasets)
     (folder / "result.json").unlink()
     weights.save(path, jax.tree.map(lambda a: a + 1, variables), model=ten, image=(28, 28, 1))

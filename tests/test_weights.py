@@ -201,6 +201,7 @@ ROUND_TRIPS = [
     *[(name, {}, "flax") for name in ("lenet5", "mlp", "vgg11_bn", "googlenet_bn", "resnet18")],
     *[(name, {}, "torchvision") for name in ("lenet5", "lenet5_1998", "mlp", "alexnet", "zfnet")],
     *[(name, {}, "torchvision") for name in ("alexnet_owt", "cuda_convnet", "vgg11", "vgg19_bn")],
+    ("alexnet_owt", {}, "lpips"),
     *[(name, {}, "torchvision") for name in ("vgg11_lrn", "vgg16_cifar", "resnet50_v1.5")],
     ("googlenet_bn", {"transform_input": True}, "torchvision"),
     ("resnet101_v1.5", {"scan": True}, "torchvision"),

@@ -4,6 +4,7 @@ Each reader gives the source's own splits and the class names. None looks at the
 not there raises `InputError`.
 """
 
+import contextlib
 import gzip
 import os
 import re
@@ -208,8 +209,14 @@ def tfds(name: str, data_dir: Path | None, progress: Progress | None) -> Source:
     if "train" not in info.splits:
         raise InputError(f"{name!r} has no split 'train', only {', '.join(info.splits)}.")
     image, label = image_and_label(name, info)
-    splits = {s: _decoded(found, s, image, label, progress) for s in SPLITS if s in info.splits}
+    there = [split for split in SPLITS if split in info.splits]
+    decoded = {split: _decoded(found, split, image, label, progress) for split in there}
     names = getattr(info.features[label], "names", None)
+    if any(labels.dtype.kind == "U" for _, labels in decoded.values()):  # lfw's people
+        names = np.unique(np.concatenate([labels for _, labels in decoded.values()]))
+        decoded = {s: (i, np.searchsorted(names, told)) for s, (i, told) in decoded.items()}
+        names = names.tolist()
+    splits = {split: as_split(split, *arrays) for split, arrays in decoded.items()}
     count = 1 + max(int(s.labels.max()) for s in splits.values())
     return splits, tuple(names or map(str, range(count)))
 
@@ -219,9 +226,11 @@ def image_and_label(name: str, info: Any) -> tuple[str, str]:
     keys = info.supervised_keys
     if not (keys and len(keys) == 2 and all(isinstance(k, str) for k in keys)):
         keys = ("image", "label")
+    if keys == ("label", "image"):  # lfw's are the wrong way round
+        keys = ("image", "label")
     features = [info.features[k] for k in keys if k in info.features]
     match [(np.dtype(f.np_dtype), f.shape) for f in features]:
-        case [(np.dtype(name="uint8"), (_, _, _)), (np.dtype(kind="i" | "u"), ())]:
+        case [(np.dtype(name="uint8"), (_, _, _)), (np.dtype(kind="i" | "u" | "O"), ())]:
             return keys
     raise InputError(
         f"{name!r} is no set of 8-bit images with one class each; its examples hold"
@@ -229,15 +238,20 @@ def image_and_label(name: str, info: Any) -> tuple[str, str]:
     )
 
 
-def _decoded(found: Any, split: str, image: str, label: str, progress: Progress | None) -> Split:
-    """A TFDS split, decoded once: kept as arrays beside its records for the next launch."""
+def _decoded(
+    found: Any, split: str, image: str, label: str, progress: Progress | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels of a TFDS split, numbers or names, decoded once: kept as arrays beside
+    its records for the next launch.
+    """
     cache = Path(found.data_dir) / f"jaxcnn_{split}.npz"
     count = found.info.splits[split].num_examples
     kept = _arrays(cache) or {}
     if kept.keys() == {"images", "labels"} and len(kept["labels"]) == count:
-        return as_split(split, kept["images"], kept["labels"])
+        return kept["images"], kept["labels"]
     source = found.as_data_source(split)
-    images, labels = np.empty(0, np.uint8), np.empty(count, np.int64)
+    text = np.dtype(found.info.features[label].np_dtype) == object
+    images, labels = np.empty(0, np.uint8), np.empty(count, object if text else np.int64)
     for start in range(0, count, DECODE_AT_ONCE):
         end = min(start + DECODE_AT_ONCE, count)
         examples = source.__getitems__(list(range(start, end)))
@@ -250,11 +264,12 @@ def _decoded(found: Any, split: str, image: str, label: str, progress: Progress 
         if start == 0:  # only once a thousand agree: photos of many sizes might not fit as arrays
             images = np.empty((count, *shapes.pop()), np.uint8)
         images[start:end] = [e[image] for e in examples]
-        labels[start:end] = [e[label] for e in examples]
+        labels[start:end] = [e[label].decode() if text else e[label] for e in examples]
         if progress:
             progress(end, count)
-    _save(cache, images=images, labels=labels)
-    return as_split(split, images, labels)
+    with contextlib.suppress(OSError):  # where we may not write
+        save(cache, images=images, labels=labels.astype(str) if text else labels)
+    return images, labels.astype(str) if text else labels
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -266,14 +281,14 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    """Whole or not at all; not where we may not write."""
+def save(path: Path, **arrays: np.ndarray) -> None:
+    """Whole or not at all."""
     part = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
         part.replace(path)
-    except OSError:
+    finally:
         part.unlink(missing_ok=True)
 
 

@@ -16,7 +16,8 @@ For points on faces there are train_points and test_points, float32 [N, P, 2] (x
 place of labels; train_groups [N] says whose pictures they are: validation is of other people.
 
 A source with a training split alone needs `data.test_per_class`: so many pictures of each class,
-drawn by `data.split_seed`, are its test split.
+drawn by `data.split_seed`, are its test split. Or `data.unseen`: so many classes are tested on and
+not trained on.
 
 With `data.stream` a folder, or its shards, is not read into memory: see streamed.py.
 
@@ -82,10 +83,12 @@ def load(
         splits, classes = _read(data.name, data_dir, progress)
         if data.test_per_class is not None:
             splits = _with_test(data, splits, classes)
-        _check(data.name, splits, classes)
+        _check(data, splits, classes)
     except InputError as error:
         raise type(error)(f"data.name: {error}") from error.__cause__
     splits, classes = _chosen(data, splits, classes)
+    if data.unseen is not None:
+        splits, classes = _with_unseen(data, splits["train"], classes)
     train, validation, test = (resized(data, part) for part in _divide(data, splits))
     mean, std = _moments(train.images)
     fingerprint = _fingerprint((train, validation, test), classes)
@@ -133,9 +136,35 @@ def _with_test(
     return {"train": _take(own, ~tested), "test": _take(own, tested)}
 
 
-def _check(name: str, splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
+def _with_unseen(data: config.Data, own: Split, classes: tuple[str, ...]) -> Source:
+    """All pictures of some classes as test, numbered behind those that train."""
+    count = data.unseen
+    assert count is not None
+    if own.labels.ndim > 1:
+        raise InputError(f"data.unseen: {count}; {data.name!r} has points, no classes.")
+    if len(classes) - count < 2:
+        raise InputError(
+            f"data.unseen: {count} leaves {max(0, len(classes) - count)} of the {len(classes)}"
+            f" classes of {data.name!r} to train on; two are the least."
+        )
+    order = np.random.default_rng([data.split_seed, 2]).permutation(len(classes))
+    seen, unseen = np.sort(order[count:]), np.sort(order[:count])
+    numbers = np.argsort(np.concatenate([seen, unseen]))[own.labels].astype(np.int32)
+    whole = Split(own.images, numbers, own.groups)
+    tested = numbers >= len(seen)
+    return {"train": _take(whole, ~tested), "test": _take(whole, tested)}, tuple(
+        classes[k] for k in seen
+    )
+
+
+def _check(data: config.Data, splits: Mapping[str, Split], classes: tuple[str, ...]) -> None:
     """Raises `InputError` for splits that do not fit each other or the classes."""
-    if not {"test", "validation"} & splits.keys():
+    name = data.name
+    if data.unseen is not None and len(splits) > 1:
+        raise InputError(
+            f"{name!r} has a split of its own beside train, and data.unseen is {data.unseen}."
+        )
+    if data.unseen is None and not {"test", "validation"} & splits.keys():
         raise InputError(
             f"{name!r} has neither a test nor a validation split; data.test_per_class makes one."
         )

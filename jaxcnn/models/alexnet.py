@@ -112,6 +112,7 @@ class AlexNet(nn.Module):
     dropout_first: bool = False  # torchvision's place: before each layer of the head
     ceil: bool = False  # map sizes after a pooling are rounded up
     rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -171,7 +172,7 @@ class AlexNet(nn.Module):
             if not self.dropout_first:
                 x = ops.Dropout(self.dropout)(x, train=train)
         last = f"fc{len(self.layers) + len(self.head) + 1}"
-        return ops.dense(self.classes, init, dtype, last)(x), {}
+        return ops.output(self.classes, init, dtype, last, self.radius)(x), {}
 
 
 ALEXNETS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {

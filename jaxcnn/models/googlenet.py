@@ -75,6 +75,7 @@ class GoogLeNet(nn.Module):
     width_multiplier: float = 1.0  # share of the maps of every row, stem and side heads
     transform_input: bool = False  # from ImageNet's mean and deviation to 0.5 and 0.5
     initializer: str = "glorot_uniform"
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -112,7 +113,7 @@ class GoogLeNet(nn.Module):
         x = ops.Dropout(self.output_dropout if self.dropout is None else self.dropout)(
             x, train=train
         )
-        return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), extras
+        return self._output("output")(x), extras
 
     @nn.nowrap
     def side_maps(self) -> tuple[int, int]:
@@ -184,7 +185,11 @@ class GoogLeNet(nn.Module):
         x = ops.dense(hidden, self.initializer, self.dtype, f"{name}_fc")(x)
         x = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")(x)
         x = ops.Dropout(0.7 if self.dropout is None else self.dropout)(x, train=train)
-        return ops.dense(self.classes, self.initializer, self.dtype, f"{name}_output")(x)
+        return self._output(f"{name}_output")(x)
+
+    @nn.nowrap
+    def _output(self, name: str) -> nn.Dense:
+        return ops.output(self.classes, self.initializer, self.dtype, name, self.radius)
 
 
 def _adaptive_avg_pool(x: jax.Array, to: int) -> jax.Array:

@@ -91,6 +91,7 @@ class LeNet(nn.Module):
     c3_maps: tuple[tuple[int, ...], ...] | None = None
     rbf: bool = False
     rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -142,7 +143,7 @@ class LeNet(nn.Module):
             x = act(ops.hidden(width, init, self.dtype, name, rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
         if not self.rbf:
-            return ops.dense(self.classes, init, self.dtype, "output")(x), {}
+            return ops.output(self.classes, init, self.dtype, "output", self.radius)(x), {}
         # Equation 7: squared distances to the codes; the nearest wins, so they are logits with a
         # minus.
         distance = jnp.sum((x.astype(jnp.float32)[:, None] - codes()[None]) ** 2, axis=-1)

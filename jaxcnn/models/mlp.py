@@ -23,6 +23,7 @@ class MLP(nn.Module):
     bn_momentum: float = 0.9
     bn_epsilon: float = 1e-5
     rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -37,7 +38,8 @@ class MLP(nn.Module):
                 x = ops.BatchNorm(*moments, dtype=self.dtype, name=f"fc{i}_bn")(x, train=train)
             x = act(x)
             x = ops.Dropout(self.dropout)(x, train=train)
-        return ops.dense(self.classes, self.initializer, self.dtype, "output")(x), {}
+        last = ops.output(self.classes, self.initializer, self.dtype, "output", self.radius)
+        return last(x), {}
 
 
 MLPS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {"mlp": ((28, 28, 1), {})}

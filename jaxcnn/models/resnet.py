@@ -110,6 +110,7 @@ class ResNet(nn.Module):
     initializer: str = "he_normal"
     scan: bool = False  # the equal blocks of a stage as one, compiled once; see `stacked`
     remat: bool = False  # blocks are computed again in the backward pass, for memory
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -170,7 +171,7 @@ class ResNet(nn.Module):
                 break
         x = jnp.mean(x, axis=(1, 2))
         x = ops.Dropout(self.dropout)(x, train=train)
-        return ops.dense(self.classes, self.initializer, self.dtype, "fc")(x), {}
+        return ops.output(self.classes, self.initializer, self.dtype, "fc", self.radius)(x), {}
 
     @nn.nowrap
     def _conv(

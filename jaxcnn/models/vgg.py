@@ -57,6 +57,7 @@ class VGGNet(nn.Module):
     initializer: str = "glorot_uniform"
     ceil: bool = False  # map sizes after a pooling are rounded up
     rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
+    radius: float | None = None  # of cosines, in place of the last layer's weighted sums
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -99,7 +100,8 @@ class VGGNet(nn.Module):
         for i, width in enumerate(self.head, start=6):
             x = act(ops.hidden(width, init, dtype, f"fc{i}", rank=self.rank)(x))
             x = ops.Dropout(self.dropout)(x, train=train)
-        return ops.dense(self.classes, init, dtype, f"fc{6 + len(self.head)}")(x), {}
+        last = f"fc{6 + len(self.head)}"
+        return ops.output(self.classes, init, dtype, last, self.radius)(x), {}
 
 
 _DEPTHS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}

