@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxcnn import ops
 from jaxcnn.config import InputError
+from jaxcnn.models.heatmaps import Heatmaps
 
 # Table 1: maps of each 3x3 convolution, another window where a row says so; "|" is a pooling.
 VGG = {
@@ -56,6 +57,7 @@ class VGGNet(nn.Module):
     bn_epsilon: float = 1e-5
     initializer: str = "glorot_uniform"
     ceil: bool = False  # map sizes after a pooling are rounded up
+    heatmaps: int = 0  # so many of the last stages make them, unpooled; no head and no dropout then
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -80,6 +82,7 @@ class VGGNet(nn.Module):
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, dtype = self.initializer, self.dtype
+        stages: list[jax.Array] = []
         for stage, row in enumerate(self.stages(), start=1):
             for i, (features, k) in enumerate(row, start=1):
                 name = f"conv{stage}_{i}"
@@ -90,10 +93,13 @@ class VGGNet(nn.Module):
                 x = act(x)
                 if name == "conv1_1":
                     x = lrn(x)
+            stages.append(x)
             size = (self.pool_window, self.pool_stride)
             x = ops.Pool(
                 self.pool, *size, self.activation, init, ceil=self.ceil, name=f"pool{stage}"
             )(x)
+        if self.heatmaps:
+            return Heatmaps(self.classes, self.heatmaps, init, dtype, name="heatmaps")(stages), {}
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.head, start=6):
             x = act(ops.dense(width, init, dtype, f"fc{i}")(x))
