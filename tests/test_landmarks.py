@@ -183,6 +183,11 @@ def test_a_net_learns_to_find_them(net: str, file: Path, command: Launch, tmp_pa
     record = records.read(folder)
     assert record is not None and record.test is not None
     first, last = (record.rows[i]["validation"]["loss"] for i in (0, -1))
+    if net == "lenet5":  # which begins with the mean face, whatever it sees
+        train_, told = (getattr(data[run.data], s).labels for s in ("train", "validation"))
+        eyes = np.linalg.norm(told[:, 36] - told[:, 45], axis=-1)
+        away = np.linalg.norm(told - train_.mean(0), axis=-1).mean(1)
+        assert first == pytest.approx((away / eyes).mean(), rel=1e-3)
     assert last < 0.3 * first
     found = trained.judged(trained.load(folder), "test")
     np.testing.assert_allclose(found.errors.mean(), record.test["loss"], rtol=1e-3)

@@ -136,7 +136,8 @@ def turned(images: Array, turns: Array) -> Array:
     places = jnp.stack([x.ravel(), y.ravel()]) - middle
 
     def one(image: Array, turn: Array) -> Array:
-        x, y = jnp.linalg.inv(turn) @ places + middle
+        back = turn.T / jnp.linalg.det(turn)  # of a rotation and one factor, the inverse
+        x, y = back @ places + middle
         show = jax.vmap(
             lambda channel: jax.scipy.ndimage.map_coordinates(channel, [y, x], 1, "nearest"), -1, -1
         )
