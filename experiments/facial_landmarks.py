@@ -4,11 +4,12 @@ points, of strangers and of people it has seen.
 The notes, section 1.9. YouTube Faces with points (2D, grey, 128x128; here at 64x64). The error of a
 face is the mean distance of its 68 points from where they are, over that of its eyes' outer corners
 (the "loss" here); a face fails where that is above 0.1 (the "error"). `vgg` and `lenet5` say all
-coordinates on 136 outputs behind fully-connected layers; `heatmaps`, the convolutions of `vgg`, has
-a map for each point and takes its centre of mass. Validation is of other people than training, and
+coordinates on 136 fully-connected outputs; `heatmaps`, the convolutions of `vgg`, has a map for
+each point and takes its centre of mass. Validation is of other people than training, and
 so is test; but for the arms that end in `_given`, which have the split that comes with the data:
 all of its people are on both sides, and none is kept for validation. Nothing is tuned here: the
-recipe was set on the validation people, at seed 7 and smaller sizes.
+recipe was set on the validation people, at seed 7, 32 pixels and 600 steps, from learning rates of
+0.002 to 0.012 (heatmaps) and 0.001 to 0.005, and heads of none and of 256 hidden units (vgg).
 
 Data: `facial_keypoints.npz` in the data folder: train_images and test_images uint8 [N, S, S], S 64
 or 128, train_points and test_points float32 [N, 68, 2], train_groups [N], a number for each person,
@@ -19,8 +20,8 @@ from jaxcnn.config import Data, Model, Optim, Run, Train
 from jaxcnn.experiment import Experiment, Measure, Prediction
 
 NME = Measure("final", "test", "loss")
-NUMBERS = {"model.head": (256,), "model.dropout": 0.0, "optim.lr": 0.002}
-MAPS = {"model.heatmaps": 3}
+NUMBERS = {"model.head": (), "model.dropout": 0.0, "optim.lr": 0.004}
+MAPS = {"model.heatmaps": 3, "optim.lr": 0.008}
 LENET5 = {"model.name": "lenet5", "model.widths": "paper", "model.batch_norm": "paper"}
 LENET5 |= {"model.activation": "relu", "model.pool": "max", "optim.lr": 0.002}
 GIVEN = {"data.name": "facial_keypoints_given", "data.validation_examples": 0}
@@ -40,7 +41,7 @@ EXPERIMENT = Experiment(
             rotate=20.0,
             zoom=1.2,
         ),
-        optim=Optim(name="adam", lr=0.004, schedule="cosine", warmup=0.05),
+        optim=Optim(name="adam", schedule="cosine", warmup=0.05),
         train=Train(
             batch_size=64,
             steps=4000,
