@@ -69,13 +69,16 @@ EXPERIMENT = Experiment(
         Prediction(NME, "vgg_given", than="vgg"),
     ),
     presets={
-        "quick": {
-            "base.model.widths": (8, 16, 32, 32),
+        "quick": {  # too short for much augmentation
+            "base.model.widths": (16, 32, 64, 64),
             "base.data.resize": 32,
             "base.data.shift": 3,
-            "base.train.steps": 250,
-            "base.train.eval_every": 125,
-            "arms": ("heatmaps", "vgg", "lenet5"),
+            "base.data.rotate": 0.0,
+            "base.data.zoom": 1.0,
+            "base.train.batch_size": 32,
+            "base.train.steps": 200,
+            "base.train.eval_every": 100,
+            "arms": ("heatmaps", "vgg"),
         },
         "paper": {"base.train.steps": 12_000, "base.train.eval_every": 1000, "seeds": range(8)},
     },
