@@ -89,6 +89,9 @@ class Model:
     side_heads: bool | Paper = "paper"  # GoogLeNet's
     scan: bool | Paper = "paper"  # a ResNet's equal blocks as one, for compile time
     remat: bool | Paper = "paper"  # a ResNet's blocks computed twice, for memory
+    # of so many of the last stages of a VGG or ResNet: a map for each point of a face, whose centre
+    # of mass it is, in the place of all fully-connected layers (models/heatmaps.py); 0: none
+    heatmaps: int | Paper = "paper"
     penalty: float | Paper = "paper"  # C of a support vector machine or of logistic regression
     gamma: float | Paper = "paper"  # of its kernel
     ridge: float | Paper = "paper"  # squared weights against the mean squared error
@@ -126,6 +129,8 @@ class Data:
     area: float = 1.0
     aspect: float = 4 / 3
     flip: bool = False  # left-right, with probability 1/2
+    rotate: float = 0.0  # about the middle, by up to so many degrees to either side
+    zoom: float = 1.0  # enlarged or reduced by up to this factor, about the middle
     noise: float = 0.0  # standard deviation of Gaussian noise, in normalised units
     color: float = 0.0  # of the multiples of the pixels' principal components (Krizhevsky 2012)
 
@@ -360,6 +365,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.bn_epsilon": ABOVE_0,
     "model.groups": POSITIVE,
     "model.blocks": (lambda v: len(v) > 0 and min(v) >= 1, "one or more, all at least 1"),
+    "model.heatmaps": NOT_NEGATIVE,
     "model.penalty": ABOVE_0,
     "model.gamma": ABOVE_0,
     "model.ridge": ABOVE_0,
@@ -380,6 +386,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.scale": POSITIVE,
     "data.area": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "data.aspect": POSITIVE,
+    "data.rotate": (lambda v: 0 <= v <= 180, "in [0, 180]"),
+    "data.zoom": POSITIVE,
     "data.noise": NOT_NEGATIVE,
     "data.color": NOT_NEGATIVE,
     "optim.lr": ABOVE_0,
@@ -449,6 +457,7 @@ def check(run: Run) -> None:
     _check_boxes(run.data)
     if run.data.unseen is not None:
         _check_unseen(run)
+    _check_heatmaps(run)
     if run.train.objective == "landmarks":
         for name, off in (("scale", 1), ("area", 1), ("classes", None), ("per_class", None)):
             if (value := getattr(run.data, name)) != off:
@@ -571,6 +580,23 @@ def _check_unseen(run: Run) -> None:
             f"{asked}; train.objective is {run.train.objective!r}, neither 'classification' nor"
             " 'margin'."
         )
+
+
+def _check_heatmaps(run: Run) -> None:
+    count = run.model.heatmaps
+    if count in ("paper", 0):
+        return
+    if run.train.objective != "landmarks":
+        raise InputError(
+            f"model.heatmaps: {count}; they find points: train.objective landmarks, not"
+            f" {run.train.objective!r}."
+        )
+    for name in ("head", "dropout"):
+        if (value := getattr(run.model, name)) != "paper":
+            raise InputError(
+                f"model.{name}: {value} is of the fully-connected layers, in whose place"
+                f" model.heatmaps, {count}, stands."
+            )
 
 
 def _check_boxes(data: Data) -> None:

@@ -217,19 +217,45 @@ def program(run: Run, data: Pictures, mesh: Any) -> tuple[Program, Carry]:
 
 
 def carries(wave: Wave, begin: Begin) -> list[Carry]:
-    """The runs' carries before the first step; [] where they start from no other's weights."""
+    """The runs' carries before the first step; [] where those of the program are as they are: they
+    start from no other's weights, and say no coordinates.
+    """
     nets = [begin(run) for run in wave.runs]
-    if not any(nets):
+    faces = wave.data.train.labels if isinstance(wave.data, Dataset) else np.zeros(0)
+    says = faces.ndim > 1 and wave.runs[0].model.heatmaps in ("paper", 0)
+    if not any(nets) and not says:
         return []
     values = sharding.put(wave.program.mesh, cohorts.stack(wave.padded), "run")
     whole = jax.device_get(wave.program.init(values))
     out = []
     for i, (run, found) in enumerate(zip(wave.runs, nets, strict=True)):
         carry = jax.tree.map(lambda a, i=i: a[i], whole)
+        if says:
+            carry = carry._replace(state=at_mean_face(run, wave.problem, carry.state, faces))
         if found is not None:
             carry = carry._replace(state=step.started(run, wave.problem, carry.state, found.state))
         out.append(carry)
     return out
+
+
+def at_mean_face(run: Run, problem: Problem, state: State, points: np.ndarray) -> State:
+    """`state` of a net that says coordinates, its last layer such that it says those of the mean of
+    training `points` [N, P, 2] to every picture: from Glorot's weights it is hundreds of steps to
+    there.
+    """
+    last = step.layers(run, problem)[-1]
+    height, width, _ = step.seen(run, problem)
+    half = np.array([width, height]) / 2
+    mean = augment.evaluate_points(points.mean(0, keepdims=True), run.data, problem.image_shape)
+    said = (np.asarray(mean) - (half - 0.5)) / half
+    start: dict[str, Any] = {f"{last}/kernel": 0.0, f"{last}/bias": said.ravel()}
+
+    def place(path: Any, leaf: Any) -> Any:
+        value = start.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        return leaf if value is None else np.broadcast_to(value, leaf.shape).astype(leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(place, state.params)
+    return step.begun(state, params, state.batch_stats)
 
 
 def final(folder: Path, run: Run, data: Pictures) -> State:

@@ -36,6 +36,8 @@ TRACED = (
     "data.scale",
     "data.area",
     "data.aspect",
+    "data.rotate",
+    "data.zoom",
     "train.label_smoothing",
     "train.side_head_weight",
     "compress.sparsity",
@@ -88,11 +90,12 @@ def static(run: Run) -> Run:
     """The run with every traced number made neutral: equal for runs that share a program. Which
     examples it is trained on is no part of that, nor what its weights start from.
 
-    Off stays off: a zero leaves no trace in the program (dropout, noise, color, sparsity, distill,
-    ema; of scale and area it is a one), so it is not any number.
+    Off stays off: a zero leaves no trace in the program (dropout, noise, color, rotate, sparsity,
+    distill, ema; of scale, area and zoom it is a one), so it is not any number.
     """
-    zeros = ("data.noise", "data.color", "compress.sparsity", "compress.distill", "optim.ema")
-    ones = ("data.scale", "data.area")
+    zeros = ("data.noise", "data.color", "data.rotate")
+    zeros += ("compress.sparsity", "compress.distill", "optim.ema")
+    ones = ("data.scale", "data.area", "data.zoom")
     off: dict[str, tuple[Any, ...]] = {"model.dropout": (0, "paper")}
     off |= {**dict.fromkeys(zeros, (0,)), **dict.fromkeys(ones, (1,))}
     neutral = {
@@ -150,10 +153,15 @@ def started(run: Run, problem: Problem, state: State, source: State) -> State:
     if isinstance(state, Taught):
         teacher = {"params": source.params, "batch_stats": source.batch_stats}
         state = dataclasses.replace(state, teacher=teacher)
+    return begun(state, params, stats)
+
+
+def begun(state: State, params: Any, batch_stats: Any) -> State:
+    """`state` with other weights and statistics to begin with, their means included."""
     own = state.opt_state
     if isinstance(own, optim.Averaged):
-        own = own._replace(params=params, batch_stats=stats)
-    return dataclasses.replace(state, params=params, batch_stats=stats, opt_state=own)
+        own = own._replace(params=params, batch_stats=batch_stats)
+    return dataclasses.replace(state, params=params, batch_stats=batch_stats, opt_state=own)
 
 
 def used(state: State) -> State:
@@ -214,8 +222,8 @@ def training_view(
 ) -> jax.Array:
     """What the step shows the model of images [B, H, W, C] uint8: augmented, normalised."""
     own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
-    numbers = (values[name] for name in ("noise", "color", "scale", "area", "aspect"))
-    return augment.augment(own, images, run.data, *moments, *numbers)
+    names = ("noise", "color", "scale", "area", "aspect", "rotate", "zoom")
+    return augment.augment(own, images, run.data, *moments, *(values[name] for name in names))
 
 
 def training_loss(
@@ -270,7 +278,8 @@ def train_step(
     x = training_view(run, state, images, moments, values)
     if labels.ndim > 1:
         own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
-        labels = augment.points(own, labels, run.data, images.shape[1:])
+        turned = values["rotate"], values["zoom"]
+        labels = augment.points(own, labels, run.data, images.shape[1:], *turned)
     loss = partial(training_loss, run, problem, state, x, labels, values)
 
     def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:

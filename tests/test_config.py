@@ -92,6 +92,11 @@ def test_check_names_a_number_outside_its_range(path: str, value: object) -> Non
         ({"data.area": 0.1, "data.crop": 8, "data.pad": 2}, "no use beside data.pad: 2"),
         ({"data.area": 0.1, "data.crop": 8, "data.shift": 2}, "no use beside data.shift: 2"),
         ({"data.aspect": 2.0}, "data.aspect: 2 is of data.area, which is 1: off"),
+        ({"model.heatmaps": 2}, "model.heatmaps: 2; they find points: train.objective landmarks"),
+        (
+            {"model.heatmaps": 2, "model.head": (9,), "train.objective": "landmarks"},
+            "model.head: (9,) is of the fully-connected layers, in whose place model.heatmaps, 2",
+        ),
         ({"data.side": 64}, "data.side: 64 is of streamed pictures: data.stream=true"),
     ],
 )

@@ -66,6 +66,27 @@ def test_points_move_with_their_picture(changes: dict[str, Any]) -> None:
     assert (flipped > 5) == bool(changes.get("flip"))
 
 
+def test_points_turn_with_their_picture() -> None:
+    """A soft spot at one point of each picture is where that point comes to be; angles and factors
+    are within their bounds, and reach them.
+    """
+    data = Data(normalize="unit", shift=2, flip=True, rotate=40.0, zoom=1.5)
+    points = np.random.default_rng(0).uniform(10, 20, (60, 68, 2)).astype(np.float32)
+    away = np.indices((31, 31))[::-1, None] - points[:, 27].T[:, :, None, None]
+    images = np.rint(255 * np.exp(-np.square(away).sum(0) / 8)).astype(np.uint8)[..., None]
+    key, numbers = jax.random.key(3), (data.rotate, data.zoom)
+    view = augment.augment(key, images, data, *MOMENTS, 0, 0, 1, 1, 1, *numbers)  # type: ignore
+    found = np.asarray(augment.points(key, jnp.asarray(points), data, (31, 31, 1), *numbers))
+    weights = np.asarray(view / view.sum((1, 2), keepdims=True))[..., 0]
+    y, x = ((weights * place).sum((1, 2)) for place in np.indices((31, 31)))
+    np.testing.assert_allclose(found[:, 27], np.stack([x, y], -1), atol=0.3)  # 27: its own mirror
+    before, after = points[:, 30] - points[:, 27], found[:, 30] - found[:, 27]
+    ratio = after @ [1, 1j] / (before @ [1, 1j])
+    straight = np.abs(np.angle(ratio, deg=True)) < 40.1  # the others are mirrored
+    assert 20 < straight.sum() < 60 and 30 < np.abs(np.angle(ratio, deg=True))[straight].max()
+    assert 1 / 1.501 < np.abs(ratio).min() < 0.72 and 1.4 < np.abs(ratio).max() < 1.501
+
+
 def test_the_error_is_in_distances_of_the_eyes() -> None:
     points = np.zeros((3, 68, 2), np.float32)
     points[:, 45, 0] = 20.0  # the corners of the eyes are 20 pixels apart
@@ -129,13 +150,19 @@ def test_validation_is_of_other_people(file: Path) -> None:
         check(override(Run(), {"train.objective": "landmarks", "data.scale": 1.2, "data.crop": 20}))
 
 
+NETS = {
+    "lenet5": {"model.name": "lenet5", "model.activation": "relu"},
+    "heatmaps": {"model.name": "vgg11_cifar", "model.widths": (8, 16, 16), "model.heatmaps": 2},
+}
+
+
 @pytest.mark.slow
-def test_a_net_learns_to_find_them(file: Path, command: Launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("net", NETS)
+def test_a_net_learns_to_find_them(net: str, file: Path, command: Launch, tmp_path: Path) -> None:
     run = override(
         Run(),
         {
-            "model.name": "lenet5",
-            "model.activation": "relu",
+            **NETS[net],
             "data.name": str(file),
             "data.validation_examples": 60,
             "data.shift": 2,
@@ -156,6 +183,11 @@ def test_a_net_learns_to_find_them(file: Path, command: Launch, tmp_path: Path) 
     record = records.read(folder)
     assert record is not None and record.test is not None
     first, last = (record.rows[i]["validation"]["loss"] for i in (0, -1))
+    if net == "lenet5":  # which begins with the mean face, whatever it sees
+        train_, told = (getattr(data[run.data], s).labels for s in ("train", "validation"))
+        eyes = np.linalg.norm(told[:, 36] - told[:, 45], axis=-1)
+        away = np.linalg.norm(told - train_.mean(0), axis=-1).mean(1)
+        assert first == pytest.approx((away / eyes).mean(), rel=1e-3)
     assert last < 0.3 * first
     found = trained.judged(trained.load(folder), "test")
     np.testing.assert_allclose(found.errors.mean(), record.test["loss"], rtol=1e-3)
@@ -167,8 +199,9 @@ def test_a_net_learns_to_find_them(file: Path, command: Launch, tmp_path: Path) 
     assert wanted in out and re.search(r"failures, above 8 %: \d+\.\d\d %", out)
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), found.images[0])
-    code, out, err = command("predict", folder, face, "--show", "C1")
-    assert (folder / "predict" / "face.C1.png").is_file()
+    layer = {"lenet5": "C1", "heatmaps": "conv1_1"}[net]
+    code, out, err = command("predict", folder, face, "--show", layer)
+    assert (folder / "predict" / f"face.{layer}.png").is_file()
     drawn = folder / "predict" / "face.points.png"
     assert (code, err) == (0, "") and f"Written: {drawn}" in out
     for path in (drawn, tmp_path / "test.faces.png", tmp_path / "test.cumulative_errors.png"):

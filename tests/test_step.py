@@ -166,7 +166,11 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
     if path in boxes:  # of which there is one, and only of a crop
         there = {"data.scale": 2.0} if path == "data.scale" else {"data.area": 0.5}
         base = override(base, {"data.crop": 4, **there, path: boxes[path]})
-    other = override(base, {path: 1.5 if path in ("data.scale", "data.aspect") else 0.3})
+    if path in ("data.rotate", "data.zoom"):
+        base = override(base, {path: 1.2})
+    other = override(
+        base, {path: 1.5 if path in ("data.scale", "data.aspect", "data.zoom") else 0.3}
+    )
     assert step.static(base) == step.static(other) != base
     a, b = (step.used(steps(run, 3)[0]).params for run in (base, other))
     assert any(
@@ -175,7 +179,9 @@ def test_every_traced_number_changes_the_result_and_not_the_program(path: str) -
     )
 
 
-@pytest.mark.parametrize("path", ["model.dropout", "data.noise", "data.color", "data.area"])
+@pytest.mark.parametrize(
+    "path", ["model.dropout", "data.noise", "data.color", "data.area", "data.rotate"]
+)
 def test_off_leaves_no_trace(path: str) -> None:
     """Off is another program, without random bits; for these nets "paper" is off."""
 

@@ -16,8 +16,8 @@ from jaxcnn.config import Data, InputError
 
 BACKGROUND = 0
 # Every draw has its own fold_in(key, purpose): a new purpose at the end of the list moves no other.
-PURPOSES = ("shift", "crop", "flip", "noise", "color", "scale", "area")
-OFF = {"scale": 1.0, "area": 1.0}  # all others: None or 0
+PURPOSES = ("shift", "crop", "flip", "noise", "color", "scale", "area", "rotate", "zoom")
+OFF = {"scale": 1.0, "area": 1.0, "zoom": 1.0}  # all others: None or 0
 DRAWS = 10  # of a box of random area, until one lies in the picture
 
 Array = jax.Array
@@ -58,16 +58,20 @@ def augment(
     scale: Array | float = 1.0,
     area: Array | float = 1.0,
     aspect: Array | float = 1.0,
+    rotate: Array | float = 0.0,
+    zoom: Array | float = 1.0,
 ) -> Array:
     """images [B, H, W, C] uint8, mean and std [C], covariance [C, C], the other numbers [] ->
     [B, h, w, C] float32.
 
-    `noise`, `color`, `scale`, `area` and `aspect` stand in for those of `data`, which only say
-    whether there is any: they may be traced.
+    `noise`, `color`, `scale`, `area`, `aspect`, `rotate` and `zoom` stand in for those of `data`,
+    which only say whether there is any: they may be traced.
     """
     keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(PURPOSES) if _on(data, name)}
     batch, *stored, _ = images.shape
     height, *_ = image_shape(data, images.shape[1:])
+    if "rotate" in keys or "zoom" in keys:
+        images = turned(images, _turns(keys, batch, rotate, zoom))
     if "scale" in keys:
         boxes = scale_boxes(keys["scale"], batch, stored, height, scale)
         images = boxed(images, boxes, height)
@@ -87,13 +91,24 @@ def augment(
     return x
 
 
-def points(key: Array, points: Array, data: Data, shape: tuple[int, ...]) -> Array:
+def points(
+    key: Array,
+    points: Array,
+    data: Data,
+    shape: tuple[int, ...],
+    rotate: Array | float = 0.0,
+    zoom: Array | float = 1.0,
+) -> Array:
     """Where the points of pictures of `shape` (H, W, C) are in what `augment` makes of them under
     the same key: [B, P, 2], x, y in pixels. In a mirror they change places (landmarks.py).
     """
     keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(PURPOSES) if _on(data, name)}
     batch = points.shape[0]
     _, width, _ = image_shape(data, shape)
+    if "rotate" in keys or "zoom" in keys:
+        middle = jnp.array([[[shape[1] - 1, shape[0] - 1]]], jnp.float32) / 2
+        turns = _turns(keys, batch, rotate, zoom)
+        points = jnp.einsum("bij,bpj->bpi", turns, points - middle, precision="highest") + middle
     offset = _offset(keys, batch, data, shape[:2])
     moved = points + data.pad + data.shift - offset[:, None, ::-1]
     if "flip" not in keys:
@@ -108,6 +123,43 @@ def evaluate_points(points: Array, data: Data, shape: tuple[int, ...]) -> Array:
     height, width, _ = image_shape(data, shape)
     top, left = ((n + 2 * data.pad - m) // 2 for n, m in zip(shape, (height, width), strict=False))
     return points + data.pad - jnp.array([[[left, top]]], jnp.float32)
+
+
+def turned(images: Array, turns: Array) -> Array:
+    """Each picture turned about its middle: images [B, H, W, C], turns [B, 2, 2] of x and y ->
+    [B, H, W, C] float32 of the same values. Linear between pixels; beyond the border the nearest
+    one's, for a black edge would tell how the picture was turned.
+    """
+    _, height, width, _ = images.shape
+    y, x = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    middle = jnp.array([[width - 1], [height - 1]]) / 2
+    places = jnp.stack([x.ravel(), y.ravel()]) - middle
+
+    def one(image: Array, turn: Array) -> Array:
+        back = turn.T / jnp.linalg.det(turn)  # of a rotation and one factor, the inverse
+        x, y = back @ places + middle
+        show = jax.vmap(
+            lambda channel: jax.scipy.ndimage.map_coordinates(channel, [y, x], 1, "nearest"), -1, -1
+        )
+        return show(image.astype(jnp.float32)).reshape(image.shape)
+
+    return jax.vmap(one)(images, turns)
+
+
+def _turns(
+    keys: Mapping[str, Array], batch: int, rotate: Array | float, zoom: Array | float
+) -> Array:
+    """By an angle from U(-rotate, rotate) degrees, and enlarged by a factor log-uniform from
+    1 / zoom to zoom: matrices of x and y [B, 2, 2].
+    """
+    angle, reach = jnp.zeros(batch), jnp.zeros(batch)
+    if "rotate" in keys:
+        angle = jax.random.uniform(keys["rotate"], (batch,), minval=-1.0, maxval=1.0)
+        angle *= jnp.deg2rad(rotate)
+    if "zoom" in keys:
+        reach = jax.random.uniform(keys["zoom"], (batch,), minval=-1.0, maxval=1.0) * jnp.log(zoom)
+    cos, sin = jnp.exp(reach) * jnp.cos(angle), jnp.exp(reach) * jnp.sin(angle)
+    return jnp.stack([jnp.stack([cos, -sin], -1), jnp.stack([sin, cos], -1)], -2)
 
 
 def scale_boxes(

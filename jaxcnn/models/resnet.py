@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from jaxcnn import ops
 from jaxcnn.config import InputError
+from jaxcnn.models.heatmaps import Heatmaps
 
 # Table 1: blocks in each stage, and whether they are bottlenecks.
 STAGES = {
@@ -111,6 +112,7 @@ class ResNet(nn.Module):
     scan: bool = False  # the equal blocks of a stage as one, compiled once; see `stacked`
     remat: bool = False  # blocks are computed again in the backward pass, for memory
     radius: float | None = None  # of cosines, in place of the last layer's weighted sums
+    heatmaps: int = 0  # so many of the last stages make them; no mean over the map, no dropout then
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -143,6 +145,7 @@ class ResNet(nn.Module):
 
         if self.remat:
             apply = nn.remat(apply)
+        stages: list[jax.Array] = []
         for i, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
             for j in range(1, count + 1):
                 stride = 2 if i > 0 and j == 1 else 1
@@ -169,6 +172,10 @@ class ResNet(nn.Module):
                     length=count - 1,
                 )(block, x, None)
                 break
+            stages.append(x)
+        if self.heatmaps:
+            head = (self.classes, self.heatmaps, self.initializer, self.dtype)
+            return Heatmaps(*head, name="heatmaps")(stages), {}
         x = jnp.mean(x, axis=(1, 2))
         x = ops.Dropout(self.dropout)(x, train=train)
         return ops.output(self.classes, self.initializer, self.dtype, "fc", self.radius)(x), {}

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxcnn import ops
 from jaxcnn.config import InputError
+from jaxcnn.models.heatmaps import Heatmaps
 
 # Table 1: maps of each 3x3 convolution, another window where a row says so; "|" is a pooling.
 VGG = {
@@ -58,6 +59,7 @@ class VGGNet(nn.Module):
     ceil: bool = False  # map sizes after a pooling are rounded up
     rank: int | None = None  # of the hidden fully-connected layers (compress.rank)
     radius: float | None = None  # of cosines, in place of the last layer's weighted sums
+    heatmaps: int = 0  # so many of the last stages make them, unpooled; no head and no dropout then
     dtype: Any = jnp.float32
 
     @nn.nowrap
@@ -82,6 +84,7 @@ class VGGNet(nn.Module):
         act = ops.lookup(ops.ACTIVATIONS, self.activation, "model.activation")
         lrn = ops.lookup(ops.LRNS, self.lrn, "model.lrn")
         init, dtype = self.initializer, self.dtype
+        stages: list[jax.Array] = []
         for stage, row in enumerate(self.stages(), start=1):
             for i, (features, k) in enumerate(row, start=1):
                 name = f"conv{stage}_{i}"
@@ -92,10 +95,13 @@ class VGGNet(nn.Module):
                 x = act(x)
                 if name == "conv1_1":
                     x = lrn(x)
+            stages.append(x)
             size = (self.pool_window, self.pool_stride)
             x = ops.Pool(
                 self.pool, *size, self.activation, init, ceil=self.ceil, name=f"pool{stage}"
             )(x)
+        if self.heatmaps:
+            return Heatmaps(self.classes, self.heatmaps, init, dtype, name="heatmaps")(stages), {}
         x = ops.flat(x)
         for i, width in enumerate(self.head, start=6):
             x = act(ops.hidden(width, init, dtype, f"fc{i}", rank=self.rank)(x))
