@@ -6,6 +6,7 @@ that is compiled as it will be called, so it is compiled once.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn import cohorts, models, sharding, step
 from jaxcnn.cohorts import Resident
-from jaxcnn.config import Run
+from jaxcnn.config import Run, batch_size
 from jaxcnn.step import Problem
 
 # The share of the memory that programs may fill. On a CPU the interpreter, the data as they were
@@ -76,6 +77,14 @@ def need(
     images = jax.ShapeDtypeStruct((examples, *problem.image_shape), jnp.uint8)
     labels = step.labels(run, problem, examples)
     data = placed(Resident(images, labels, *moments))  # type: ignore[arg-type]
+    if run.data.stream:
+        split, size = cohorts.chunk_axes(run, mesh), batch_size(run)
+        own = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((examples // size, size, *a.shape[1:]), a.dtype),
+            (images, labels),
+        )
+        images, labels = placed(own, *split)
+        data = dataclasses.replace(data, images=images, labels=labels)
     if not training:
         return _taken(program.evaluate, carry.state, data, 0, 1)
     order = placed(jax.eval_shape(program.order, numbers, 0), "run")

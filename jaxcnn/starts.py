@@ -2,6 +2,7 @@
 from the folder of a finished run to its state.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -195,8 +196,8 @@ def carries(wave: Wave, begin: Begin) -> list[Carry]:
     nets = [begin(run) for run in wave.runs]
     if not any(nets):
         return []
-    values = sharding.put(wave.program.mesh, cohorts.stack(wave.padded), "run")
-    whole = jax.device_get(wave.program.init(values))
+    with contextlib.closing(wave.lanes([])) as lanes:
+        whole = lanes.carry()
     out = []
     for i, (run, found) in enumerate(zip(wave.runs, nets, strict=True)):
         carry = jax.tree.map(lambda a, i=i: a[i], whole)

@@ -8,8 +8,8 @@
     stream.batches(saved)  # goes on behind the last batch that was taken
 
 The position is a number of batches: it does not depend on how many processes decode, and a step
-counter restores it as well. Epoch e of seed s has one order, whatever the number of hosts; host i
-of n takes each n-th picture of it.
+counter restores it as well. Epoch e of seed s has one order, whatever the number of hosts: in
+training host i of n takes the i-th part of every batch, in evaluation each n-th picture.
 """
 
 import gc
@@ -176,12 +176,14 @@ def _pipeline(stream: Stream, start: int, processes: int) -> Any:
         [seed] = np.random.SeedSequence(stream.seed).generate_state(1)
         order = order.shuffle(seed=int(seed))
     total = min(len(stream.source), stream.examples or len(stream.source))
+    own = slice(stream.process_index, None, stream.process_count)
     if stream.training:  # as many on each host, or all would wait for one
-        total -= total % stream.process_count
-    own = order[:total][stream.process_index :: stream.process_count]
-    read = _replaced if stream.training else _or_left_out
-    batches = own.map(partial(read, stream.source))
-    batches = batches.batch(stream.batch_size, drop_remainder=stream.training)
+        total -= total % (stream.process_count * stream.batch_size)
+        pictures = order[:total].map(partial(_replaced, stream.source))
+        batches = pictures.batch(stream.batch_size)[own]
+    else:
+        pictures = order[:total][own].map(partial(_or_left_out, stream.source))
+        batches = pictures.batch(stream.batch_size)
     if len(batches) == 0:  # an evaluation with more hosts than pictures
         return ()
     batches = batches.repeat(stream.epochs)[start:]
