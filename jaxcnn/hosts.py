@@ -10,6 +10,7 @@ last checkpoint, with another number of processes too.
 """
 
 import contextlib
+import ctypes
 import math
 import os
 import pickle
@@ -44,6 +45,7 @@ ADDRESS, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 GONE = "What is saved stays, and the same command goes on, with another number of processes, too."
 _told = 0  # messages so far
+_gone = False  # whether a process is
 
 
 # A launch -----------------------------------------------------------------------------------------
@@ -73,9 +75,14 @@ def local(processes: int) -> int:
     own = {"JAX_NUM_CPU_DEVICES": str(max(1, workers.cores() // processes)), **os.environ}
     own |= {"JAX_PLATFORMS": "cpu", ADDRESS: address}
     children = [
-        # A session of its own: Ctrl-C comes here alone, and goes on to process 0.
-        subprocess.Popen([sys.executable, *sys.argv], env=env, start_new_session=True)
-        for env in ({**own, PROCESS: str(i)} for i in range(processes))
+        subprocess.Popen(
+            [sys.executable, *sys.argv],
+            env={**own, PROCESS: str(i)},
+            stdout=subprocess.DEVNULL if i else None,
+            start_new_session=True,  # Ctrl-C comes here alone, and goes on to process 0
+            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
+        )
+        for i in range(processes)
     ]
 
     def forward(number: int, _: FrameType | None) -> None:
@@ -90,19 +97,27 @@ def local(processes: int) -> int:
         if any(children[i].returncode for i in ended):
             until = min(until, time.monotonic() + GRACE)
         time.sleep(0.05)
-    killed = [i for i in ended if children[i].returncode < 0]
-    # Who aborted itself did so because another was gone.
-    killed.sort(key=lambda i: children[i].returncode == -signal.SIGABRT)
+    silent = [i for i in range(processes) if i not in ended]
     code = children[0].poll()
     for child in children:
         child.kill()
         child.wait()
-    if killed:
-        name = signal.Signals(-children[killed[0]].returncode).name
-        raise RuntimeError(
-            f"process {killed[0]} of {processes} was ended by {name}, and the others with it. {GONE}"
-        )
-    return 1 if code is None else code
+    if code is not None and (code in (0, 2) or code > 128):  # done, refused, stopped
+        return code
+    # Who aborted itself did so because another was gone or did not answer.
+    ended.sort(key=lambda i: children[i].returncode in (0, 1, -signal.SIGABRT))
+    first = children[ended[0]].returncode
+    if first == -signal.SIGABRT and silent:
+        raise RuntimeError(f"process {silent[0]} of {processes} does not answer. {GONE}")
+    if first < 0:
+        name = signal.Signals(-first).name
+        raise RuntimeError(f"process {ended[0]} of {processes} was ended by {name}. {GONE}")
+    return 1  # who failed has said why
+
+
+def _stop_with_parent() -> None:
+    """Where it is killed, nobody else would tell its processes."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def join(processes: int | None) -> bool:
@@ -115,7 +130,7 @@ def join(processes: int | None) -> bool:
     backend.set_up()
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # signals are ours
-    how: dict[str, Any] = {"heartbeat_timeout_seconds": MISSED}
+    how: dict[str, Any] = {"heartbeat_timeout_seconds": MISSED, "shutdown_timeout_seconds": GRACE}
     if processes is not None:
         own = os.environ.get(PROCESS, "")
         if not own.isdecimal() or int(own) >= processes:
@@ -166,9 +181,13 @@ def heeding(stop: Any) -> Callable[[], bool]:
 
 
 def end() -> None:
-    """Process 0 is done, well or not, and with it the others."""
-    if not alone() and jax.process_index() == 0:
-        _tell("end")
+    """This process is done, well or not; where it is process 0 all are."""
+    if alone() or _gone:
+        return
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # a process that cannot hear it
+        if jax.process_index() == 0:
+            _tell("end")
+        jax.distributed.shutdown()  # together: else who is late would miss the others
 
 
 # Its work -----------------------------------------------------------------------------------------
@@ -230,7 +249,8 @@ def follow(load: Callable[[Run], Pictures]) -> None:
         if name == "end":
             return
         if name != "begin":
-            answer = getattr(own, name)(*args)
+            with _explained():
+                answer = getattr(own, name)(*args)
             if name == "unread":
                 _client().key_value_set_bytes(_answer(jax.process_index()), pickle.dumps(answer))
             continue
@@ -244,10 +264,11 @@ def follow(load: Callable[[Run], Pictures]) -> None:
                 f"data.name: {run.data.name!r} is not the same for process {jax.process_index()}"
                 f" (fingerprint {data.fingerprint}) as for process 0 ({fingerprint})."
             )
-        _meet()
-        program = cohorts.program(step.static(run), problem, sharding.make_mesh(*mesh))
-        carries = [_shared(like[0]) for _ in range(count)]
-        own = Lanes(runs, problem, data, program, width, carries)
+        with _explained():
+            _meet()
+            program = cohorts.program(step.static(run), problem, sharding.make_mesh(*mesh))
+            carries = [_shared(like[0]) for _ in range(count)]
+            own = Lanes(runs, problem, data, program, width, carries)
 
 
 def _shared(carry: Carry) -> Carry:
@@ -257,11 +278,13 @@ def _shared(carry: Carry) -> Carry:
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
+    global _gone
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if memory.exhausted(error):
             raise
+        _gone = True
         first = str(error).splitlines()[0][:200]
         raise RuntimeError(f"another process of this launch is gone ({first}). {GONE}") from error
 
