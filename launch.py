@@ -10,6 +10,7 @@ Examples:
   python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
   python launch.py run --all --preset quick                every experiment, one after the other
   python launch.py run relu_vs_sigmoid --on slurm --gpus 1 a task an arm, in Slurm's queue
+  python launch.py run relu_vs_sigmoid --hosts 2           each run on two processes
   python launch.py status relu_vs_sigmoid                  how far its runs and tasks are
   python launch.py cancel relu_vs_sigmoid                  its tasks leave the queue
   python launch.py collect --all --preset quick            their records in small files, to commit
@@ -163,6 +164,7 @@ def run(
         own = [*common, "--checkpoint-every", str(checkpoint_every)]
         own += ["--tensorboard"] if tensorboard else []
         own += ["--at-once", str(at_once)] if at_once else []
+        own += ["--hosts", "auto"] if resources.nodes is not None else []
         who = ["--all"] if every else list(names)
         words = [*who, *(["--arms", *arms] if arms else []), *common]
         asked = dict(zip(names, exps, strict=True))

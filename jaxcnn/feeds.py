@@ -201,7 +201,9 @@ def _streamed(
     left = -(-len(part) // processes)  # of the process that has most
     black = np.zeros((0, part.side, part.side, 3), np.uint8), np.zeros(0, np.int32)
     sums: list[Any] = []
-    with Stream(part, size * batch, **share).batches(tell=lambda why: tell((split, why))) as batches:
+    with Stream(part, size * batch, **share).batches(
+        tell=lambda why: tell((split, why))
+    ) as batches:
         while left > 0:
             images, labels = next(batches, black)
             chunk = _chunk(run, data, program.mesh, images, labels, size)

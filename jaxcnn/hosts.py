@@ -46,6 +46,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 GONE = "What is saved stays, and the same command goes on, with another number of processes, too."
 _told = 0  # messages so far
 _gone = False  # whether a process is
+_ended = False  # whether process 0 has said so
 
 
 # A launch -----------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ def heeding(stop: Any) -> Callable[[], bool]:
 
 def end() -> None:
     """This process is done, well or not; where it is process 0 all are."""
-    if alone() or _gone:
+    if alone() or _gone or (jax.process_index() > 0 and not _ended):
         return
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # a process that cannot hear it
         if jax.process_index() == 0:
@@ -242,11 +243,13 @@ def follow(load: Callable[[Run], Pictures]) -> None:
     """What a process other than 0 does, until process 0 is done. `load` reads the data of a run."""
     for each in SIGNALS:  # process 0 decides; it hears of what a scheduler sends to all or to one
         signal.signal(each, _pass_on)
+    global _ended
     own: Lanes | None = None
     kept: dict[config.Data, Pictures] = {}
     while True:
         name, args = _hear()
         if name == "end":
+            _ended = True
             return
         if name != "begin":
             with _explained():

@@ -111,12 +111,14 @@ def plan(
 ) -> tuple[int, Mesh]:
     """`sharding.plan` of `runs` runs like `run`, and fewer at once where not all of them fit.
 
-    `at_once` is the user's own number, which is taken even if it leaves no reserve. Raises
+    `at_once` is the user's own number, which is taken even if it leaves no reserve; of several
+    processes it is all that counts. Raises
     `OutOfMemory` about `what` for more than there is: XLA may wait for ever for it on a CPU.
     """
     width, mesh = sharding.plan(runs, at_once)
     whole = total()
-    if whole is None:
+    # What several processes run, all compile together: XLA may share that work out among them.
+    if whole is None or mesh.is_multi_process:
         return width, mesh
     cpu = jax.devices()[0].platform == "cpu"
     like = step.static(run)

@@ -26,13 +26,14 @@ def plan(runs: int, at_once: int | None = None) -> tuple[int, Mesh]:
 
     On CPU a device is a core, and each run has one to itself, so its numbers never depend on how
     many there are. On accelerators the runs are spread over the devices, and devices left over
-    split the batch. Of several processes (hosts.py) all devices split the batch.
+    split the batch. Of several processes (hosts.py) all devices split the batch, and `at_once` runs
+    stand side by side, else one.
     """
     devices = jax.devices()
+    if jax.process_count() > 1:
+        return min(runs, at_once or 1), make_mesh(1, len(devices))
     most = min(runs, at_once or runs)
     lanes = LANES.get(devices[0].platform, MANY)
-    if jax.process_count() > 1:
-        return min(most, lanes), make_mesh(1, len(devices))
     if lanes == 1:
         width = min(most, len(devices))
         return width, make_mesh(width, 1)

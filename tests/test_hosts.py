@@ -39,15 +39,29 @@ EXPERIMENT = Experiment(
     arms={
         "plain": {},
         "norm": {
-            "model": Model(name="resnet20", blocks=(1, 1, 1), widths=(4, 8, 16)),
+            "model.name": "resnet20",
+            "model.blocks": (1, 1, 1),
+            "model.widths": (4, 8, 16),
+            "model.activation": "paper",
+            "model.pool": "paper",
+            "model.dropout": "paper",
             "train.batch_size": 50,
         },
         "stream": {
-            "model": Model(name="mlp", widths=(16,), activation="relu", dropout=0.2),
-            "data": Data(
-                name="photos", stream=True, side=20, crop=16, scale=1.5, flip=True, color=0.1,
-                validation_examples=11,
-            ),
+            "model.name": "mlp",
+            "model.widths": (16,),
+            "model.pool": "paper",
+            "data.name": "PHOTOS",
+            "data.stream": True,
+            "data.side": 20,
+            "data.crop": 16,
+            "data.shift": 0,
+            "data.noise": 0.0,
+            "data.scale": 1.5,
+            "data.flip": True,
+            "data.color": 0.1,
+            "data.train_examples": None,
+            "data.validation_examples": 11,
             "train.batch_size": 8,
             "train.eval_train_examples": 19,
         },
@@ -62,7 +76,7 @@ EXPERIMENT = Experiment(
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """mine.py, and photos/, some of which cannot be read."""
     root = tmp_path_factory.mktemp("hosts")
-    (root / "mine.py").write_text(SOURCE)
+    (root / "mine.py").write_text(SOURCE.replace("PHOTOS", str(root / "photos")))
     for split, count in (("train", 5), ("val", 2)):
         make(root / "photos", split, count, CLASSES)
         path = root / "photos" / split / CLASSES[2] / f"{CLASSES[2]}_1.JPEG"
@@ -95,7 +109,9 @@ def outcome(root: Path) -> dict[str, tuple[list[int], np.ndarray, list[float]]]:
     for info in sorted(root.glob("mine/*/*/run.json")):
         record = records.read(info.parent)
         assert record is not None and record.result is not None and record.test is not None
-        parts = [row[s] for row in record.rows for s in ("batch", "train", "validation") if s in row]
+        parts = [
+            row[s] for row in record.rows for s in ("batch", "train", "validation") if s in row
+        ]
         parts.append(record.test)
         numbers = np.array([part["loss"] for part in parts])
         counts = [(part["count"], part["error"]) for part in parts]
@@ -113,7 +129,7 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any], rtol: float) -> N
 
 @pytest.fixture(scope="module")
 def one(place: Path) -> dict[str, Any]:
-    finish(start(place, "one", "--data-dir", str(place)))
+    finish(start(place, "one"))
     return outcome(place / "one")
 
 
@@ -136,7 +152,7 @@ def test_processes_end_in_the_numbers_of_one(
     processes: int, place: Path, one: dict[str, Any]
 ) -> None:
     name = f"all{processes}"
-    out = finish(start(place, name, "--data-dir", str(place), "--hosts", str(processes)))
+    out = finish(start(place, name, "--hosts", str(processes)))
     assert f"{processes} processes, {processes} devices (1 each)" in out
     assert one.keys() == {"plain", "norm", "stream"}
     assert_same(outcome(place / name), one, rtol=1e-5)
@@ -144,6 +160,7 @@ def test_processes_end_in_the_numbers_of_one(
     assert len([path for split in json.loads(named.read_text()).values() for path in split]) == 2
     infos = [json.loads(p.read_text()) for p in (place / name).glob("mine/*/*/run.json")]
     assert {info["device"]["count"] for info in infos} == {processes}
+    assert {info["device"]["processes"] for info in infos} == {processes}
 
 
 LONG = ("--arms", "plain", "--set", "train.steps=1500", "--set", "train.eval_every=100")
