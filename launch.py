@@ -808,7 +808,7 @@ def _together(hosts: str, data_dir: Path | None) -> int | None:
     from jaxcnn import hosts as company
 
     processes = company.number(hosts)
-    if company.starts_here(processes):
+    if processes is not None and not company.started():
         return company.local(processes)
     if company.join(processes):
         console.print(company.topology(), soft_wrap=True)

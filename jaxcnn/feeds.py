@@ -99,7 +99,7 @@ class Ahead:
         self._run, self._size = run, cohorts.chunk(run, problem)
         self._order = program.order(values, 0)
         index, count = sharding.shares(program.mesh)
-        share = {"process_index": index, "process_count": count}
+        share: dict[str, Any] = {"process_index": index, "process_count": count}
         own = batch_size(run) // count
         stream = Stream(data.train, own, run.seed, training=True, epochs=None, **share)
         self._batches = stream.batches(at, tell=lambda why: tell(("train", why)))
@@ -197,13 +197,12 @@ def _streamed(
     part = Part(part.source, part.index[:count])
     index, processes = sharding.shares(program.mesh)
     batch, size = batch_size(run) // processes, cohorts.chunk(run, problem)
-    share = {"process_index": index, "process_count": processes}
+    share: dict[str, Any] = {"process_index": index, "process_count": processes}
+    stream = Stream(part, size * batch, **share)
     left = -(-len(part) // processes)  # of the process that has most
     black = np.zeros((0, part.side, part.side, 3), np.uint8), np.zeros(0, np.int32)
     sums: list[Any] = []
-    with Stream(part, size * batch, **share).batches(
-        tell=lambda why: tell((split, why))
-    ) as batches:
+    with stream.batches(tell=lambda why: tell((split, why))) as batches:
         while left > 0:
             images, labels = next(batches, black)
             chunk = _chunk(run, data, program.mesh, images, labels, size)

@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax._src import distributed  # its store of keys and values; jax has no public door to that
 from jax.experimental import multihost_utils
@@ -61,9 +62,9 @@ def number(text: str) -> int | None:
     return int(text)
 
 
-def starts_here(processes: int | None) -> bool:
-    """Whether this process is to start them: else it is one of them, by who set `ADDRESS`."""
-    return processes is not None and ADDRESS not in os.environ
+def started() -> bool:
+    """Whether this process is one of them, by who set `ADDRESS`, and has none to start."""
+    return ADDRESS in os.environ
 
 
 def local(processes: int) -> int:
@@ -152,9 +153,10 @@ def join(processes: int | None) -> bool:
         first = str(error).splitlines()[0][:200]
         raise RuntimeError(f"--hosts: the processes do not find each other: {first}") from error
     # All are connected here, together: later a slow compilation would look like an absent process.
-    ones = sharding.put(sharding.make_mesh(1, jax.device_count()), np.ones(jax.device_count()))
-    jax.block_until_ready(jax.jit(lambda x: x)(ones))
-    multihost_utils.sync_global_devices("jaxcnn")
+    count = jax.device_count()
+    ones = sharding.put(sharding.make_mesh(1, count), np.ones(count, np.float32), "data")
+    jax.block_until_ready(jax.jit(jnp.sum)(ones))
+    multihost_utils.sync_global_devices("jaxcnn")  # and as `_shared` connects them
     return jax.process_index() == 0
 
 
@@ -207,7 +209,7 @@ def lanes(
     if alone():
         return Lanes(*what, carries)
     with _explained():
-        like = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry) for carry in carries[:1]]
+        like = [_shapes(carry) for carry in carries[:1]]
         mesh = tuple(program.mesh.shape.values())
         _tell("begin", runs, problem, data.fingerprint, mesh, width, len(carries), like)
         _meet()
@@ -270,8 +272,13 @@ def follow(load: Callable[[Run], Pictures]) -> None:
         with _explained():
             _meet()
             program = cohorts.program(step.static(run), problem, sharding.make_mesh(*mesh))
-            carries = [_shared(like[0]) for _ in range(count)]
+            nothing = [jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry) for carry in like]
+            carries = [_shared(nothing[0]) for _ in range(count)]
             own = Lanes(runs, problem, data, program, width, carries)
+
+
+def _shapes(carry: Carry) -> Any:
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), carry)
 
 
 def _shared(carry: Carry) -> Carry:

@@ -10,7 +10,6 @@ from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.feeds import Feed
-from jaxcnn.losses import Sums
 from jaxcnn.step import Problem
 
 
@@ -58,7 +57,7 @@ class Lanes:
         jax.block_until_ready(self._carry)
         return n
 
-    def sums(self) -> Sums:
+    def sums(self) -> dict[str, Any]:
         """Each [R], of the steps since `reset`."""
         return jax.device_get(self._carry.sums)
 

@@ -64,7 +64,7 @@ def need(
     """
     program = cohorts.program(run, problem, mesh)
 
-    def placed(tree: Any, *axes: str) -> Any:
+    def placed(tree: Any, *axes: str | None) -> Any:
         sharded = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharded), tree
