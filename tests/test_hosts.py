@@ -163,7 +163,9 @@ def test_processes_end_in_the_numbers_of_one(
     assert {info["device"]["processes"] for info in infos} == {processes}
 
 
-LONG = ("--arms", "plain", "--set", "train.steps=1500", "--set", "train.eval_every=100")
+# So slow a training that rounding does not grow on its way: a step lost or taken twice would show.
+LONG = ("--arms", "plain", "--set", "train.steps=800", "--set", "train.eval_every=200")
+LONG += ("--set", "optim.lr=0.0003")
 LONG += ("--checkpoint-every", "0.5")
 
 
@@ -175,7 +177,7 @@ def undisturbed(place: Path) -> dict[str, Any]:
 
 def saved(folder: Path) -> list[int]:
     files = folder.glob("mine/*/*/checkpoints/*/_CHECKPOINT_METADATA")
-    return sorted(int(file.parent.name) for file in files)
+    return sorted(int(file.parent.name) for file in files if file.parent.name.isdigit())
 
 
 def processes_of(launch: subprocess.Popen[str]) -> dict[int, int]:
@@ -215,7 +217,7 @@ def goes_on(place: Path, name: str, processes: int, undisturbed: dict[str, Any])
     assert at > 0 and steps.count(0) == 1
     found = outcome(place / name)["plain"]
     assert found[0] == undisturbed["plain"][0]
-    np.testing.assert_allclose(found[1][:4], undisturbed["plain"][1][:4], rtol=1e-3)
+    np.testing.assert_allclose(found[1], undisturbed["plain"][1], rtol=1e-4)
 
 
 @pytest.mark.slow
