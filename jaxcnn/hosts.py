@@ -96,7 +96,7 @@ def local(processes: int) -> int:
     until = math.inf
     while len(ended) < processes and time.monotonic() < until:
         ended += [i for i, c in enumerate(children) if i not in ended and c.poll() is not None]
-        if any(children[i].returncode for i in ended):
+        if 0 in ended or any(children[i].returncode for i in ended):
             until = min(until, time.monotonic() + GRACE)
         time.sleep(0.05)
     silent = [i for i in range(processes) if i not in ended]
