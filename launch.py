@@ -10,6 +10,7 @@ Examples:
   python launch.py report relu_vs_sigmoid --preset quick   the report again, from the records
   python launch.py run --all --preset quick                every experiment, one after the other
   python launch.py run relu_vs_sigmoid --on slurm --gpus 1 a task an arm, in Slurm's queue
+  python launch.py run relu_vs_sigmoid --hosts 2           each run on two processes
   python launch.py status relu_vs_sigmoid                  how far its runs and tasks are
   python launch.py cancel relu_vs_sigmoid                  its tasks leave the queue
   python launch.py collect --all --preset quick            their records in small files, to commit
@@ -127,6 +128,15 @@ def run(
         Literal["here", "slurm"], arg(help="slurm: submit a task an arm, and return at once.")
     ] = "here",
     resources: Resources = UNASKED,
+    hosts: Annotated[
+        str | None,
+        arg(
+            metavar="N|auto",
+            help="As N processes that share each batch, on this machine's CPU, or where"
+            " JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID say; auto: as Slurm, MPI or a TPU pod"
+            " started them.",
+        ),
+    ] = None,
 ) -> int:
     """Train what is missing, then print and write the report.
 
@@ -134,11 +144,18 @@ def run(
     experiments one that fails is reported at the end, by exit code 1 too, and the others go on;
     with --all one whose data are the user's own and not on this machine is passed over.
     With --on slurm each task is this command with one arm, and the rest of the options is sbatch's.
+    With --hosts a process that dies ends all within a minute, and the same command goes on.
 
     Example: python launch.py run relu_vs_sigmoid --preset quick --seeds 0..9
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"--at-once: {at_once} is not allowed; it must be at least 1.")
+    if hosts is not None:
+        if on == "slurm":
+            raise InputError("--hosts: has no use beside --on slurm; there it is --nodes.")
+        code = _together(hosts, data_dir)
+        if code is not None:
+            return code
     if on == "slurm":
         names = _names(names, every)
         exps = _asked(names, preset, arms, seeds, settings)
@@ -149,6 +166,7 @@ def run(
         own = [*common, "--checkpoint-every", str(checkpoint_every)]
         own += ["--tensorboard"] if tensorboard else []
         own += ["--at-once", str(at_once)] if at_once else []
+        own += ["--hosts", "auto"] if resources.nodes is not None else []
         who = ["--all"] if every else list(names)
         words = [*who, *(["--arms", *arms] if arms else []), *common]
         asked = dict(zip(names, exps, strict=True))
@@ -157,6 +175,7 @@ def run(
         raise InputError("--partition, --gpus, --time and the like are of --on slurm.")
     selected = _select(_names(names, every), preset, arms, seeds, settings, data_dir)
     from jaxcnn import backend, records, sweep, train
+    from jaxcnn import hosts as company
     from jaxcnn import tensorboard as board
     from jaxcnn.console import Display, stop_on_signals
 
@@ -171,7 +190,7 @@ def run(
         if every and isinstance(error, Absent):
             console.print(f"[yellow]note:[/] {exp.name} is passed over: {error}", soft_wrap=True)
             return
-        if len(selected) == 1:
+        if len(selected) == 1 or not company.alone():  # the others may be in the midst of it
             raise error
         failed[exp.name] = error
         console.print(f"[bold red]failed:[/] {exp.name}; the others go on")
@@ -193,6 +212,7 @@ def run(
     options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
     options |= {"at_once": at_once}
     with stop_on_signals() as stop, Display(console, "", total - ahead, total) as display:
+        stopped = company.heeding(stop)
         for i, exp in enumerate(planned):
             of = f" ({i + 1} of {len(planned)})" if len(planned) > 1 else ""
             display.begin(exp.name + of, total - ahead)
@@ -207,7 +227,7 @@ def run(
             try:
                 if len(planned) > 1:  # not all are kept: together they may not fit
                     datasets = train.load_data(sweep.all_runs(own), data_dir)
-                for tick in sweep.run(own, out, datasets, stop=stop, **options):
+                for tick in sweep.run(own, out, datasets, stop=stopped, **options):
                     display.tick(*tick)
                 if tensorboard:
                     board.write(exp, out)
@@ -849,6 +869,9 @@ def main() -> int:
         if debug:
             raise
         return _explain(error)
+    finally:
+        if "jaxcnn.hosts" in sys.modules:
+            sys.modules["jaxcnn.hosts"].end()
 
 
 def _call(args: list[str]) -> int | None:
@@ -886,6 +909,24 @@ def _told(failed: dict[str, Any]) -> int:
         console.print(f"[bold red]failed:[/] {name}", soft_wrap=True)
         _explain(error)
     return 1 if failed else 0
+
+
+def _together(hosts: str, data_dir: Path | None) -> int | None:
+    """Start the processes of a launch, or follow the one that leads it -> the exit code; None where
+    this is the one that leads.
+    """
+    from jaxcnn import hosts as company
+
+    processes = company.number(hosts)
+    if processes is not None and not company.started():
+        return company.local(processes)
+    if company.join(processes):
+        console.print(company.topology(), soft_wrap=True)
+        return None
+    from jaxcnn import train
+
+    company.follow(lambda run: train.load_data([run], data_dir)[run.data])
+    return 0
 
 
 def _submit(

@@ -22,8 +22,15 @@ class Checkpoints:
         absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+        path = (folder / "checkpoints").resolve()
+        own: dict[str, Any] = {}
+        if jax.process_count() > 1:  # process 0 alone is here; orbax would wait for the others
+            path.mkdir(parents=True, exist_ok=True)
+            alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "0"}
+            own = {"multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
+            own |= {"create": False}
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True, **own)
+        self._manager = ocp.CheckpointManager(path, options=options)
 
     def save(self, step: int, tree: Any) -> None:
         """Returns once `tree` (numpy leaves) is copied; `wait` for it to be on disk."""

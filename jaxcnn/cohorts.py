@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxcnn import backend, losses, probes, step
@@ -45,11 +45,12 @@ class Carry(NamedTuple):
 @dataclass(frozen=True)
 class Resident:
     """A data set on the device: train, validation and test, in this order, N examples in all; or a
-    chunk of a stream.
+    chunk of a stream, N batches of B, each split over the mesh's data axis, with rows to leave out
+    labelled -1.
     """
 
-    images: jax.Array  # uint8 [N, H, W, C]
-    labels: jax.Array  # int32 [N]
+    images: jax.Array  # uint8 [N, H, W, C], or [N, B, H, W, C]
+    labels: jax.Array  # int32 [N], or [N, B]
     mean: jax.Array  # [C]
     std: jax.Array  # [C]
     covariance: jax.Array  # [C, C]
@@ -70,7 +71,7 @@ class Program(NamedTuple):
     # epoch; donates carry.
     advance: Callable[..., Carry]
     # evaluate(state, data, start, count): sums over examples start .. start + count, each counted
-    # once.
+    # once; of a chunk over those of its first batches that there are, `start` 0.
     evaluate: Callable[..., Sums]
     # probe(state, numbers, data): each of train.probes -> [R, L], a number for each layer. Compiled
     # at its first call, so never for a run without probes.
@@ -104,7 +105,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
     def order(values: Numbers, epoch: jax.Array) -> jax.Array:
         if run.data.stream:
-            return jnp.arange(chunk(run, problem) * batch_size(run))
+            return jnp.arange(chunk(run, problem))
         return step.epoch_order(run, problem, values, epoch)
 
     def advance(
@@ -118,7 +119,10 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         size = batch_size(run)
 
         def one(i: jax.Array, carry: Carry) -> Carry:
-            rows = lax.dynamic_slice(order, ((position + i) * size,), (size,))
+            if run.data.stream:
+                rows = order[position + i]
+            else:
+                rows = lax.dynamic_slice(order, ((position + i) * size,), (size,))
             images, labels = _batch(mesh, data, rows)
             state, sums = step.train_step(
                 run, problem, carry.state, images, labels, data.moments, values
@@ -145,9 +149,13 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
     def evaluate(state: State, data: Resident, start: jax.Array, count: jax.Array) -> Sums:
         def one(i: jax.Array, sums: Sums) -> Sums:
-            rows = start + i * at_once + jnp.arange(at_once)
-            mask = (rows < start + count).astype(jnp.float32)
-            images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
+            if run.data.stream:
+                images, labels = _batch(mesh, data, i)
+                mask, labels = (labels >= 0).astype(jnp.float32), jnp.maximum(labels, 0)
+            else:
+                rows = start + i * at_once + jnp.arange(at_once)
+                mask = (rows < start + count).astype(jnp.float32)
+                images, labels = _batch(mesh, data, jnp.minimum(rows, data.labels.shape[0] - 1))
             new = judge(state, images, labels, data.moments, mask)
             return jax.tree.map(jnp.add, sums, new)
 
@@ -161,11 +169,14 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         return probes.probe(run, problem, state, batch, data.moments, values)
 
     side_by_side = functools.partial(_side_by_side, mesh)
-    jit = functools.partial(jax.jit, compiler_options=backend.compiler_options())
+    # Whole on all devices of a run: of several processes each can fetch it.
+    whole = NamedSharding(mesh, P("run"))
+    jit = functools.partial(
+        jax.jit, compiler_options=backend.compiler_options(), out_shardings=whole
+    )
+    once = backend.compiler_options(once=True)
     return Program(
-        init=jax.jit(
-            side_by_side(init, 1, 0), compiler_options=backend.compiler_options(once=True)
-        ),
+        init=jax.jit(side_by_side(init, 1, 0), compiler_options=once, out_shardings=whole),
         order=jit(side_by_side(order, 1, 1)),
         advance=jit(side_by_side(advance, 3, 3), donate_argnums=0),
         evaluate=jit(side_by_side(evaluate, 1, 3)),
@@ -184,6 +195,13 @@ def chunk(run: Run, problem: Problem) -> int:
     """Batches of a stream that go to the device at once."""
     batch_bytes = batch_size(run) * math.prod(problem.image_shape)
     return max(1, min(CHUNK_BYTES // batch_bytes, MOST, problem.steps))
+
+
+def chunk_axes(run: Run, mesh: Mesh) -> tuple[str | None, ...]:
+    """How a chunk [N, B, ...] lies on the mesh: each device has its share of the batches, or, where
+    they cannot be shared evenly, all.
+    """
+    return (None, "data") if batch_size(run) % mesh.shape["data"] == 0 else ()
 
 
 def position(run: Run, problem: Problem, at: int) -> tuple[int, int, int]:
@@ -214,7 +232,9 @@ def _side_by_side(mesh: Mesh, f: Callable[..., Any], runs: int, shared: int) -> 
 
 
 def _batch(mesh: Mesh, data: Resident, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The examples of `rows` [B], split over the mesh's data axis where it has several devices."""
+    """The examples of `rows` [B], or of batch `rows` [] of a chunk, split over the mesh's data axis
+    where it has several devices.
+    """
     images, labels = data.images[rows], data.labels[rows]
     if mesh.shape["data"] == 1:
         return images, labels

@@ -1,8 +1,8 @@
 """Where the pictures of steps and evaluations come from: all of them stand on the device, or, of
 `data.stream`, the next ones are read and sent there while it computes.
 
-What a program computes does not depend on it: a chunk of a stream is a small `Resident` whose order
-is that in which the pictures came.
+What a program computes does not depend on it: a chunk of a stream is a small `Resident` of batches
+in the order in which they came. Of several processes each reads its share of every batch.
 """
 
 import functools
@@ -96,9 +96,12 @@ class Ahead:
         tell: Tell,
     ) -> None:
         self._data, self._mesh, self._end = data, program.mesh, problem.steps
-        self._size, self._rows = cohorts.chunk(run, problem), rows(run, problem)
+        self._run, self._size = run, cohorts.chunk(run, problem)
         self._order = program.order(values, 0)
-        stream = Stream(data.train, batch_size(run), run.seed, training=True, epochs=None)
+        index, count = sharding.shares(program.mesh)
+        share: dict[str, Any] = {"process_index": index, "process_count": count}
+        own = batch_size(run) // count
+        stream = Stream(data.train, own, run.seed, training=True, epochs=None, **share)
         self._batches = stream.batches(at, tell=lambda why: tell(("train", why)))
         self._pool = ThreadPoolExecutor(1)
         self._first = self._last = at  # the steps of the chunk at hand, the last one excluded
@@ -123,7 +126,7 @@ class Ahead:
             return None, 0
         taken = [next(self._batches) for _ in range(count)]
         images, labels = map(np.concatenate, zip(*taken, strict=True)) if count > 1 else taken[0]
-        return _chunk(self._data, self._mesh, images, labels, self._rows), count
+        return _chunk(self._run, self._data, self._mesh, images, labels, self._size), count
 
 
 def evaluate(
@@ -154,6 +157,16 @@ def evaluate(
     return [losses.means({k: v[i] for k, v in sums.items()}) for i in range(len(sums["count"]))]
 
 
+def check(run: Run) -> None:
+    """Raise `InputError` for a stream whose batches the processes cannot share."""
+    devices = jax.device_count()
+    if run.data.stream and jax.process_count() > 1 and batch_size(run) % devices:
+        raise InputError(
+            f"train.batch_size: {batch_size(run)} is not a multiple of {devices}, the devices of"
+            f" {jax.process_count()} processes that share each batch of data.stream."
+        )
+
+
 def rows(run: Run, problem: Problem) -> int:
     """Pictures of a chunk."""
     return cohorts.chunk(run, problem) * batch_size(run)
@@ -181,25 +194,35 @@ def _streamed(
 ) -> list[Any]:
     """The sums of each chunk of a split."""
     part: Part = getattr(data, split)
-    stream = Stream(Part(part.source, part.index[:count]), rows(run, problem))
+    part = Part(part.source, part.index[:count])
+    index, processes = sharding.shares(program.mesh)
+    batch, size = batch_size(run) // processes, cohorts.chunk(run, problem)
+    share: dict[str, Any] = {"process_index": index, "process_count": processes}
+    stream = Stream(part, size * batch, **share)
+    left = -(-len(part) // processes)  # of the process that has most
+    black = np.zeros((0, part.side, part.side, 3), np.uint8), np.zeros(0, np.int32)
     sums: list[Any] = []
     with stream.batches(tell=lambda why: tell((split, why))) as batches:
-        for images, labels in batches:
-            there = labels != LEFT_OUT
-            chunk = _chunk(data, program.mesh, images[there], labels[there], stream.batch_size)
-            sums.append(program.evaluate(state, chunk, 0, int(there.sum())))
+        while left > 0:
+            images, labels = next(batches, black)
+            chunk = _chunk(run, data, program.mesh, images, labels, size)
+            used = -(-min(left, size * batch) // batch)
+            sums.append(program.evaluate(state, chunk, 0, used * batch_size(run)))
             if len(sums) > 1:  # one is computed while the next is decoded, and no more wait
                 jax.block_until_ready(sums[-2])
+            left -= size * batch
     return sums
 
 
 def _chunk(
-    data: Streamed, mesh: Any, images: np.ndarray, labels: np.ndarray, rows: int
+    run: Run, data: Streamed, mesh: Any, images: np.ndarray, labels: np.ndarray, size: int
 ) -> Resident:
-    """On the device, with rows of nothing up to `rows`."""
-    missing = rows - len(labels)
+    """On the device as `size` batches, of this process's share of each and rows of nothing."""
+    batch = batch_size(run) // sharding.shares(mesh)[1]
+    missing = size * batch - len(labels)
     if missing:
         images = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-        labels = np.pad(labels, (0, missing))
-    moments = (data.mean, data.std, data.covariance)
-    return sharding.put(mesh, Resident(images, labels, *moments))  # type: ignore[arg-type]
+        labels = np.pad(labels, (0, missing), constant_values=LEFT_OUT)
+    own = images.reshape(size, batch, *images.shape[1:]), labels.reshape(size, batch)
+    moments = sharding.put(mesh, (data.mean, data.std, data.covariance))
+    return Resident(*sharding.put_shares(mesh, own, *cohorts.chunk_axes(run, mesh)), *moments)

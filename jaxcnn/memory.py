@@ -6,6 +6,7 @@ that is compiled as it will be called, so it is compiled once.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -20,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn import cohorts, models, sharding, step
 from jaxcnn.cohorts import Resident
-from jaxcnn.config import Run
+from jaxcnn.config import Run, batch_size
 from jaxcnn.step import Problem
 
 # The share of the memory that programs may fill. On a CPU the interpreter, the data as they were
@@ -63,7 +64,7 @@ def need(
     """
     program = cohorts.program(run, problem, mesh)
 
-    def placed(tree: Any, *axes: str) -> Any:
+    def placed(tree: Any, *axes: str | None) -> Any:
         sharded = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharded), tree
@@ -76,6 +77,14 @@ def need(
     images = jax.ShapeDtypeStruct((examples, *problem.image_shape), jnp.uint8)
     labels = step.labels(run, problem, examples)
     data = placed(Resident(images, labels, *moments))  # type: ignore[arg-type]
+    if run.data.stream:
+        split, size = cohorts.chunk_axes(run, mesh), batch_size(run)
+        own = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct((examples // size, size, *a.shape[1:]), a.dtype),
+            (images, labels),
+        )
+        images, labels = placed(own, *split)
+        data = dataclasses.replace(data, images=images, labels=labels)
     if not training:
         return _taken(program.evaluate, carry.state, data, 0, 1)
     order = placed(jax.eval_shape(program.order, numbers, 0), "run")
@@ -102,12 +111,14 @@ def plan(
 ) -> tuple[int, Mesh]:
     """`sharding.plan` of `runs` runs like `run`, and fewer at once where not all of them fit.
 
-    `at_once` is the user's own number, which is taken even if it leaves no reserve. Raises
+    `at_once` is the user's own number, which is taken even if it leaves no reserve; of several
+    processes it is all that counts. Raises
     `OutOfMemory` about `what` for more than there is: XLA may wait for ever for it on a CPU.
     """
     width, mesh = sharding.plan(runs, at_once)
     whole = total()
-    if whole is None:
+    # What several processes run, all compile together: XLA may share that work out among them.
+    if whole is None or mesh.is_multi_process:
         return width, mesh
     cpu = jax.devices()[0].platform == "cpu"
     like = step.static(run)

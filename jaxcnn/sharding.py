@@ -26,9 +26,12 @@ def plan(runs: int, at_once: int | None = None) -> tuple[int, Mesh]:
 
     On CPU a device is a core, and each run has one to itself, so its numbers never depend on how
     many there are. On accelerators the runs are spread over the devices, and devices left over
-    split the batch.
+    split the batch. Of several processes (hosts.py) all devices split the batch, and `at_once` runs
+    stand side by side, else one.
     """
     devices = jax.devices()
+    if jax.process_count() > 1:
+        return min(runs, at_once or 1), make_mesh(1, len(devices))
     most = min(runs, at_once or runs)
     lanes = LANES.get(devices[0].platform, MANY)
     if lanes == 1:
@@ -41,6 +44,27 @@ def plan(runs: int, at_once: int | None = None) -> tuple[int, Mesh]:
 
 def put(mesh: Mesh, tree: Any, *axes: str) -> Any:
     """The arrays of `tree` on the mesh: their first axis split over `axes`, or whole on each
-    device.
+    device. Of several processes each has the whole of `tree`, and puts what is its own.
     """
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+
+    def own(a: Any) -> jax.Array:
+        whole = np.asarray(a)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return jax.tree.map(own, tree)
+
+
+def put_shares(mesh: Mesh, tree: Any, *axes: str | None) -> Any:
+    """Likewise; of several processes each has its own part of what the mesh's data axis splits."""
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+
+
+def shares(mesh: Mesh) -> tuple[int, int]:
+    """(which part of a batch this process has, of how many)."""
+    return (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)

@@ -48,11 +48,13 @@ class Resources:
 
     # sbatch's partition.
     partition: str | None = None
-    # GPUs of a task.
+    # GPUs of a task, with --nodes on each of them.
     gpus: int | None = None
-    # CPU cores of a task.
+    # Train each run on so many nodes: a process a GPU, or a node, that share each batch.
+    nodes: int | None = None
+    # CPU cores of a task, with --nodes of each of its processes.
     cpus: int | None = None
-    # Main memory of a task, e.g. 32G.
+    # Main memory of a task, with --nodes on each of them, e.g. 32G.
     memory: str | None = None
     # Time limit, [DAYS-]HH:MM:SS or minutes; at it a task saves and is queued again.
     time: str = "04:00:00"
@@ -129,7 +131,7 @@ def check(resources: Resources) -> None:
 
 def parameters(resources: Resources) -> dict[str, Any]:
     """The same for submitit. Raises `InputError`."""
-    for name in ("gpus", "cpus", "array_parallelism"):
+    for name in ("gpus", "nodes", "cpus", "array_parallelism"):
         number = getattr(resources, name)
         if number is not None and number < 1:
             option = name.replace("_", "-")
@@ -144,8 +146,12 @@ def parameters(resources: Resources) -> dict[str, Any]:
                 f" {', '.join(OURS)}, which are set already."
             )
         others[key] = value if equals else True
+    own = "ntasks-per-node" in others or resources.nodes is None
     asked = {
         "partition": resources.partition,
+        "nodes": resources.nodes,
+        # jax gives each process of a node one of its GPUs
+        "ntasks_per_node": None if own else resources.gpus or 1,
         "gpus_per_node": resources.gpus,
         "cpus_per_task": resources.cpus,
         "mem": resources.memory,

@@ -2,6 +2,7 @@
 from the folder of a finished run to its state.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -225,8 +226,8 @@ def carries(wave: Wave, begin: Begin) -> list[Carry]:
     says = faces.ndim > 1 and wave.runs[0].model.heatmaps in ("paper", 0)
     if not any(nets) and not says:
         return []
-    values = sharding.put(wave.program.mesh, cohorts.stack(wave.padded), "run")
-    whole = jax.device_get(wave.program.init(values))
+    with contextlib.closing(wave.lanes([])) as lanes:
+        whole = lanes.carry()
     out = []
     for i, (run, found) in enumerate(zip(wave.runs, nets, strict=True)):
         carry = jax.tree.map(lambda a, i=i: a[i], whole)

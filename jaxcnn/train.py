@@ -23,6 +23,7 @@ from jaxcnn import (
     config,
     faces,
     feeds,
+    hosts,
     memory,
     probes,
     provenance,
@@ -41,7 +42,7 @@ from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.starts import is_fitted, problem_of
 from jaxcnn.step import Problem
-from jaxcnn.wave import Interrupted, Tick, Wave, stacked
+from jaxcnn.wave import Interrupted, Tick, Wave
 
 
 def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Pictures]:
@@ -78,6 +79,7 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Pictures]) -> None:
 
     for run, *_ in cohorts.group(runs, kind):
         problem, source = problem_of(run, datasets[run.data]), transfer.source(run)
+        feeds.check(run)
         if run.start.weights is not None:
             starts.net({}, datasets, run)
         if is_fitted(run):
@@ -212,12 +214,12 @@ def test(
             with memory.explained(_name(wave), runs[0]):
                 program, like = starts.program(runs[0], data, mesh)
                 carries = [starts.final_carry(folder, like) for folder in wave]
-                state = stacked(mesh, carries, width).state
                 problem = problem_of(runs[0], data)
                 unread: list[tuple[str, str]] = []
                 if runs[0].data.unseen is None:
-                    what = (program, runs[0], problem, state, data, "test")
-                    found = feeds.evaluate(*what, unread.append)
+                    what = (runs, problem, data, program, width)
+                    with contextlib.closing(hosts.lanes(*what, carries)) as lanes:
+                        found, unread = lanes.means("test"), lanes.unread()
                 else:
                     known = zip(runs, [c.state for c in carries], strict=True)
                     found = [faces.of_unseen(r, problem, s, _whole(data)) for r, s in known]

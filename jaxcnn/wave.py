@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from jaxcnn import cohorts, config, feeds, losses, records, sharding, step
+from jaxcnn import config, hosts, losses, records, step
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
+from jaxcnn.lanes import Lanes
 from jaxcnn.step import Problem
 
 # About how long one call into a program lasts: Ctrl-C and progress wait for it.
@@ -50,20 +50,16 @@ class Wave:
     width: int
     stop: Callable[[], bool]
     checkpoint_seconds: float
-    # of streamed pictures, those that could not be read and are not told of yet: split, NAME: why;
-    # the thread that reads ahead appends to it, too
-    unreadable: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
-    @property
-    def padded(self) -> list[Run]:
-        return self.runs + [self.runs[-1]] * (self.width - len(self.runs))
+    def lanes(self, carries: list[Carry]) -> Lanes:
+        what = (self.runs, self.problem, self.data, self.program, self.width)
+        return hosts.lanes(*what, carries)
 
     def run(self, at: int, carries: list[Carry]) -> Iterator[Tick]:
         """From step `at` (-1: not begun) to the end; without `carries` from the initial weights."""
-        run, mesh, problem = self.runs[0], self.program.mesh, self.problem
-        every = config.eval_interval(run, problem.train_examples)
-        values = sharding.put(mesh, cohorts.stack(self.padded), "run")
-        carry = stacked(mesh, carries, self.width) if carries else self.program.init(values)
+        problem = self.problem
+        every = config.eval_interval(self.runs[0], problem.train_examples)
+        lanes = self.lanes(carries)
         live = set(range(len(self.runs)))
         spent = [_seconds(f, at) for f in self.folders]
         started = saved = time.monotonic()
@@ -75,11 +71,12 @@ class Wave:
             return round(spent[i] + (time.monotonic() - started) / len(self.runs), 2)
 
         with contextlib.ExitStack() as stack:
+            stack.callback(lanes.close)
             files = [stack.enter_context(records.open_metrics(f)) for f in self.folders]
 
             def point(now: int) -> Iterator[Tick]:
                 """A row in each run's curve; a run that is no longer finite ends here."""
-                rows = self._rows(carry, values)
+                rows = self._rows(lanes)
                 for i in sorted(live):
                     seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
@@ -91,20 +88,14 @@ class Wave:
                         self._end(i, "diverged", now, seconds)
                         live.discard(i)
                     yield Tick(self.folders[i], now, row)
-                yield from self._told(now)
+                yield from self._told(now, lanes)
 
             if at < 0:
                 at = 0
                 yield from point(0)
-            source = (run, problem, self.program, values, self.data)
-            feed = feeds.feed(*source, at, self.unreadable.append)
-            stack.callback(feed.close)
             while at < problem.steps and live:
                 began = time.monotonic()
-                order, data, position, left = feed.steps(at)
-                n = min(chunk, left, every - at % every, problem.steps - at)
-                carry = self.program.advance(carry, values, order, data, position, n)
-                jax.block_until_ready(carry)
+                n = lanes.advance(at, min(chunk, every - at % every, problem.steps - at))
                 spell = time.monotonic() - began
                 stepping, counted = stepping + spell, counted + n
                 pace = spell / n
@@ -112,39 +103,35 @@ class Wave:
                 at += n
                 if at % every == 0 or at == problem.steps:
                     yield from point(at)
-                    carry = _reset(carry, mesh)
+                    lanes.reset()
                     stepping, counted = 0.0, 0
                 else:
                     for i in live:
                         yield Tick(self.folders[i], at)
                 stopping = self.stop()
                 if stopping or time.monotonic() - saved > self.checkpoint_seconds:
-                    self._save(at, carry, live, wait=stopping)
+                    self._save(at, lanes, live, wait=stopping)
                     saved = time.monotonic()
                 if stopping and at < problem.steps and live:
                     raise Interrupted
-            self._save(at, carry, live, wait=True)
+            self._save(at, lanes, live, wait=True)
         for i in sorted(live):
             self._end(i, "finished", at, spend(i))
             yield Tick(self.folders[i], at)
 
-    def _rows(self, carry: Carry, values: Any) -> list[dict[str, Any]]:
-        run, problem, data = self.runs[0], self.problem, self.data
-        sums = jax.device_get(carry.sums)
+    def _rows(self, lanes: Lanes) -> list[dict[str, Any]]:
+        run, sums = self.runs[0], lanes.sums()
         rows: list[dict[str, Any]] = [{} for _ in self.runs]
         for i, row in enumerate(rows):
             if sums["count"][i] > 0:
                 row["batch"] = losses.means({k: v[i] for k, v in sums.items()})
         for split in ("train", "validation"):
-            if data.sizes[split] > 0:
-                what = (self.program, run, problem, carry.state, data, split)
-                means = feeds.evaluate(*what, self.unreadable.append)
+            if self.data.sizes[split] > 0:
+                means = lanes.means(split)
                 for i, row in enumerate(rows):
                     row[split] = means[i]
         if run.train.probes:
-            layers = step.layers(run, problem)
-            whole = feeds.resident(data, self.program.mesh)  # type: ignore[arg-type]
-            found = jax.device_get(self.program.probe(carry.state, values, whole))
+            layers, found = step.layers(run, self.problem), lanes.probe()
             for i, row in enumerate(rows):
                 row["probe"] = {
                     name: dict(zip(layers, map(float, numbers[i]), strict=True))
@@ -152,15 +139,14 @@ class Wave:
                 }
         return rows
 
-    def _told(self, now: int) -> Iterator[Tick]:
+    def _told(self, now: int, lanes: Lanes) -> Iterator[Tick]:
         """One line about pictures that could not be read, if there are new ones."""
-        folder, met = self.folders[0], self.unreadable[:]
-        del self.unreadable[: len(met)]
-        if note := records.add_unreadable(folder, met):
+        folder = self.folders[0]
+        if note := records.add_unreadable(folder, lanes.unread()):
             yield Tick(folder, now, note=note)
 
-    def _save(self, at: int, carry: Carry, live: set[int], *, wait: bool) -> None:
-        whole = jax.device_get(carry)
+    def _save(self, at: int, lanes: Lanes, live: set[int], *, wait: bool) -> None:
+        whole = lanes.carry()
         for i in sorted(live):
             self.disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
         if wait:
@@ -170,16 +156,6 @@ class Wave:
     def _end(self, i: int, status: str, at: int, seconds: float) -> None:
         result = {"status": status, "step": at, "seconds": seconds}
         records.write_json(self.folders[i] / "result.json", result)
-
-
-def stacked(mesh: Any, carries: list[Carry], width: int) -> Carry:
-    padded = carries + [carries[-1]] * (width - len(carries))
-    return sharding.put(mesh, jax.tree.map(lambda *a: np.stack(a), *padded), "run")
-
-
-def _reset(carry: Carry, mesh: Any) -> Carry:
-    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), carry.sums)
-    return Carry(carry.state, sharding.put(mesh, zeros, "run"))
 
 
 def _seconds(folder: Path, at: int) -> float:

@@ -362,6 +362,23 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert left(one) == left(other)
 
 
+@pytest.mark.slow
+def test_devices_that_share_a_batch_exchange_gradients_and_no_pictures(place: Path) -> None:
+    data = load(RUN, place)[RUN.data]
+    problem, mesh = train.problem_of(RUN, data), sharding.make_mesh(1, 2)
+    program = cohorts.program(step.static(RUN), problem, mesh)
+    values = sharding.put(mesh, cohorts.stack([RUN]), "run")
+    feed = feeds.feed(RUN, problem, program, values, data, 0, lambda _: None)
+    order, chunk, position, _ = feed.steps(0)
+    feed.close()
+    assert {shard.data.shape[1] for shard in chunk.images.addressable_shards} == {8 // 2}
+    lowered = program.advance.lower(program.init(values), values, order, chunk, position, 1)  # type: ignore[attr-defined]
+    text = lowered.compile().as_text()
+    assert "all-reduce" in text
+    for other in ("all-gather", "all-to-all", "collective-permute"):
+        assert other not in text, other
+
+
 def test_a_chunk_is_of_whole_batches_within_its_bytes(place: Path) -> None:
     problem = train.problem_of(RUN, load(RUN, place)[RUN.data])
     large = dataclasses.replace(problem, image_shape=(256, 256, 3), steps=1000)

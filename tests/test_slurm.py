@@ -59,6 +59,7 @@ def written(folder: Path, values: dict[str, str]) -> Path:
         (["--time", "soon"], "--time: 'soon' is not [DAYS-]HH:MM:SS or minutes"),
         (["--time", "00:00:00"], "above 0"),
         (["--gpus", "0"], "--gpus: 0 is not allowed; it must be at least 1"),
+        (["--nodes", "0"], "--nodes: 0 is not allowed"),
         (["--array-parallelism", "0"], "--array-parallelism: 0 is not allowed"),
         (["--slurm", "array=0-9"], "--slurm: 'array=0-9' is not KEY=VALUE"),
     ],
@@ -89,13 +90,19 @@ def test_what_is_absent_is_named(
 
 
 def test_resources_reach_sbatch() -> None:
-    asked = Resources("gpu", 2, 8, "32G", "1-12:00:30", 4, ("account=vision", "exclusive"))
+    asked = Resources("gpu", 2, None, 8, "32G", "1-12:00:30", 4, ("account=vision", "exclusive"))
     made = slurm.parameters(asked)
     assert made["time"] == 36 * 60 + 1 and slurm.parameters(Resources(time="90"))["time"] == 90
     assert (made["partition"], made["gpus_per_node"], made["mem"]) == ("gpu", 2, "32G")
     assert (made["cpus_per_task"], made["array_parallelism"]) == (8, 4)
     others = made["additional_parameters"]
     assert others == {"requeue": True, "account": "vision", "exclusive": True}
+    assert "nodes" not in made and "ntasks_per_node" not in made
+    made = slurm.parameters(Resources(nodes=4, gpus=8))
+    assert (made["nodes"], made["ntasks_per_node"]) == (4, 8)  # a process a GPU
+    assert slurm.parameters(Resources(nodes=4))["ntasks_per_node"] == 1
+    made = slurm.parameters(Resources(nodes=4, slurm=("ntasks-per-node=2",)))
+    assert "ntasks_per_node" not in made
 
 
 @pytest.mark.slow
@@ -292,3 +299,31 @@ def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
     becomes(job, "COMPLETED")
     assert re.search(rf"small +1 +1 +0 +0 +0 +0 +{job} completed", state())
     assert outcome(out) == outcome(tmp_path / "here") and len(outcome(out)) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_task_are_one_launch(cluster: dict[str, str], tmp_path: Path) -> None:
+    """They find each other by what srun tells them, stop and go on together."""
+    file, out = written(tmp_path, {**LONG, "STEPS": "1500"}), tmp_path / "there"
+    launch = (sys.executable, "launch.py")
+    run = (*launch, "run", file, "--arms", "small", "--seeds", 0, "--out", out, "--on", "slurm")
+    more = ("--nodes", 1, "--slurm", "ntasks-per-node=2", "--cpus", 1, "--checkpoint-every", 1)
+    found = re.search(r"submitted: (\d+), mine small", shell(cluster, *run, *more))
+    assert found
+
+    def steps() -> list[int]:
+        lines = [p.read_text().splitlines() for p in out.glob("mine/*/*/metrics.jsonl")]
+        return [json.loads(line)["step"] for line in sum(lines, []) if line.endswith("}")]
+
+    def is_(word: str) -> Callable[[], bool]:
+        asked = ("squeue", "--noheader", "--states=all", "-j", found[1], "-o", "%T")
+        return lambda: shell(cluster, *asked).strip() == word
+
+    wait(lambda: len(steps()) > 2, "points", out / "slurm", 120)
+    shell(cluster, "scancel", "--signal=USR2", found[1])  # as Slurm does ahead of the time limit
+    wait(is_("PENDING"), "requeue", out / "slurm")
+    shell(cluster, "scontrol", "update", f"JobId={found[1]}", "StartTime=now")
+    wait(is_("COMPLETED"), "end", out / "slurm", 180)
+    said = (out / "slurm" / f"{found[1]}_0_log.out").read_text()
+    assert said.count("2 processes, 2 devices (1 each)") == 2 and said.count("all is saved") == 1
+    assert steps() == list(range(0, 1501, 50))

@@ -190,8 +190,12 @@ def test_hosts_share_without_overlap_or_loss(folder, hosts):
     shared = parts(training=True, epochs=1)
     assert len({len(part) for part in shared}) == 1
     assert sum(map(Counter, shared), Counter()) <= want
-    alone = taken(Stream(source, 1, training=True))
-    assert shared[0] == alone[::hosts][: len(shared[0])]  # one order, dealt out
+    alone = Stream(source, 4 * hosts, training=True)  # whose batches they take a part of each
+    with alone.batches() as batches:
+        parts = [np.split(np.arange(4 * hosts), hosts) for _ in range(alone.per_epoch)]
+        whole = [rows_of(*batch) for batch in batches]
+    for i, part in enumerate(shared):
+        assert part == [rows[k] for rows, own in zip(whole, parts, strict=True) for k in own[i]]
 
 
 @pytest.mark.parametrize("processes", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -8,8 +8,8 @@
     stream.batches(saved)  # goes on behind the last batch that was taken
 
 The position is a number of batches: it does not depend on how many processes decode, and a step
-counter restores it as well. Epoch e of seed s has one order, whatever the number of hosts; host i
-of n takes each n-th picture of it.
+counter restores it as well. Epoch e of seed s has one order, whatever the number of hosts: in
+training host i of n takes the i-th part of every batch, in evaluation each n-th picture.
 """
 
 import gc
@@ -176,13 +176,15 @@ def _pipeline(stream: Stream, start: int, processes: int) -> Any:
         [seed] = np.random.SeedSequence(stream.seed).generate_state(1)
         order = order.shuffle(seed=int(seed))
     total = min(len(stream.source), stream.examples or len(stream.source))
+    own = slice(stream.process_index, None, stream.process_count)
     if stream.training:  # as many on each host, or all would wait for one
-        total -= total % stream.process_count
-    own = order[:total][stream.process_index :: stream.process_count]
+        total -= total % (stream.process_count * stream.batch_size)
+        places = order[:total].batch(stream.batch_size)[own]
+    else:
+        places = order[:total][own].batch(stream.batch_size)
     # Batches of places, and pictures decoded into their own: nothing is copied together later.
-    batches = own.batch(stream.batch_size, drop_remainder=stream.training)
     read = _replaced if stream.training else _or_left_out
-    batches = batches.map(partial(_batch, stream.source, read))
+    batches = places.map(partial(_batch, stream.source, read))
     if len(batches) == 0:  # an evaluation with more hosts than pictures
         return ()
     batches = batches.repeat(stream.epochs)[start:]
