@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from jaxcnn.config import Compress
 from jaxcnn.ops import THIN
@@ -101,7 +102,7 @@ def _factors(rank: int) -> Callable[[Array], tuple[Array, Array]]:
     return factors
 
 
-@jax.custom_batching.custom_vmap
+@custom_vmap
 def _together(done: Array) -> Array:
     """`done` itself; of runs side by side, which are all at one step, one for all: of the branches
     of a condition that each run had for its own, all would be computed at every step.
