@@ -54,7 +54,8 @@ EXPERIMENT = Experiment(
     ),
     caveat=(
         "Photos of 128 pixels, where AlexNet has seen 224; and its convolutions alone: published "
-        "features are those of its fully-connected layers too."
+        "features are those of its fully-connected layers too. At the quick preset's 64 pixels the "
+        "fifth hands on a single cell."
     ),
     presets={
         "quick": {

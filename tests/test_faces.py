@@ -44,19 +44,20 @@ def test_the_margin_is_an_angle() -> None:
     logits = jnp.asarray(s * np.cos(angles), jnp.float32)
     mask = np.zeros(50, np.float32)
     mask[7] = 1
-    sums = losses.margin(logits, jnp.asarray(labels), jnp.asarray(mask), m, s)
+    margin = jax.jit(losses.margin)
+    sums = margin(logits, jnp.asarray(labels), jnp.asarray(mask), m, s)
     np.testing.assert_allclose(sums["loss"], want[7], rtol=1e-4)
-    sums = losses.margin(logits, jnp.asarray(labels), jnp.ones(50), m, s)
+    sums = margin(logits, jnp.asarray(labels), jnp.ones(50), m, s)
     assert float(sums["errors"]) == (np.argmin(angles, 1) != labels).sum()
     np.testing.assert_allclose(sums["loss"], want.sum(), rtol=1e-4)
-    without = losses.margin(logits, jnp.asarray(labels), jnp.ones(50), 0.0, s)
+    without = margin(logits, jnp.asarray(labels), jnp.ones(50), 0.0, s)
     plain = losses.classification(logits, jnp.asarray(labels), jnp.ones(50))
     np.testing.assert_allclose(without["loss"], plain["loss"], rtol=1e-5)
     ends = jnp.array([[s, -s, 0.0, 0.0]])
     for label in (0, 1):
 
         def loss(x: jax.Array, label: int = label) -> jax.Array:
-            return losses.margin(x, jnp.array([label]), jnp.ones(1), m, s)["loss"]
+            return margin(x, jnp.array([label]), jnp.ones(1), m, s)["loss"]
 
         assert np.isfinite(jax.grad(loss)(ends)).all()
 

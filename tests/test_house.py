@@ -28,7 +28,7 @@ ORDER = [
     *("analysis", "published", "wordnet"),
     *("backend", "data", "crops", "step", "probes", "sharding", "cohorts", "feeds", "memory"),
     *("records", "checkpoint", "provenance", "classical", "stats", "lanes", "hosts", "wave"),
-    *("starts", "train", "trained"),
+    *("starts", "faces", "train", "trained"),
     "export",
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
