@@ -43,7 +43,7 @@ ORDER = [
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("evaluate", "console", "slurm", "submit", "status", "show", "tensorboard"),
+    *("jobs", "evaluate", "console", "slurm", "submit", "status", "show", "tensorboard"),
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
