@@ -492,7 +492,7 @@ def evaluate(
         raise InputError(
             f"{missing}: none; needed where {model!r} is no folder of a run (with run.json)."
         )
-    from jaxcnn import backend, listing, records
+    from jaxcnn import backend, jobs, listing, records
     from jaxcnn import evaluate as evaluation
     from jaxcnn import wordnet as tree
     from jaxcnn.console import counted
@@ -501,14 +501,14 @@ def evaluate(
     backend.set_up()
     if folder is None:
         assert weights is not None and data is not None
-        resize = resize or (evaluation.RESIZE,)
+        resize = resize or (jobs.RESIZE,)
         source = photos.open_split(data, split or "validation", max(resize))
-        named = None if synsets is None else evaluation.read_synsets(synsets)
+        named = None if synsets is None else jobs.read_synsets(synsets)
         of = {"synsets": named, "how": crops, "sides": resize, "kind": kind, "trust": trust}
-        job = evaluation.of_weights(model, weights, source, **of)
+        job = jobs.of_weights(model, weights, source, **of)
     else:
         of = {"data": data, "split": split, "how": crops, "sides": resize, "data_dir": data_dir}
-        job = evaluation.of_run(folder, **of)
+        job = jobs.of_run(folder, **of)
     levels = tree.levels(job.net.classes) if wordnet else None
     with counted(console, job.net.name, "pictures") as progress:
         result = evaluation.judge(

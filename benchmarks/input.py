@@ -10,17 +10,19 @@ work: ours from the folder, from shards of its JPEGs and from shards of decoded 
 DataLoader with a process a core, Pillow, the shorter side to 256 and the square in the middle, as
 torchvision's transforms would have it; tf.data with a parallel call a core, which decodes no more
 than the square of a picture whose shorter side is 256 already. A block opens a stream, lets it fill
-its buffers and times batches from there; contestants take turns, each a process of its own. Needs
-the extra `parity`, and for tf.data another environment (tensorflow-cpu); nothing else should be
-running.
+its buffers and times batches from there; contestants take turns, each a process of its own. Two
+clocks run: the wall's, and the processor time of the contestant and its processes (Linux), of which
+other programs on the machine take less. Needs the extra `parity`, and for tf.data another
+environment (tensorflow-cpu); nothing else should be running.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +116,30 @@ def pytorch(root: Path, batch: int) -> Iterator[Any]:
         )
 
 
+def processor_seconds() -> float:
+    """Of this session's processes: those that are alive, and those that they have waited for."""
+    own, ticks = os.getsid(0), 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == own:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def work(who: str, root: Path, batch: int) -> None:
     streams: dict[str, Callable[[Path, int], Iterator[Any]]] = {TORCH: pytorch, TF: tf_data}
     open_stream = streams.get(who, ours)
 
-    def block(batches: int) -> float:
-        """Seconds of so many batches, once the buffers are full."""
+    def block(batches: int) -> list[float]:
+        """Seconds of so many batches, once the buffers are full: by the wall, of processors."""
         stream = open_stream(root, batch)
         for _ in range(2 * CORES + 2):
             next(stream)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), processor_seconds()
         for _ in range(batches):
             next(stream)
-        seconds = time.perf_counter() - start
+        seconds = [time.perf_counter() - start, processor_seconds() - used]
         stream.close()  # type: ignore[attr-defined]
         return seconds
 
@@ -135,11 +148,12 @@ def work(who: str, root: Path, batch: int) -> None:
 
 def measure(
     root: Path, batch: int, batches: int, repeats: int, tensorflow: str | None
-) -> dict[str, list[float]]:
-    """Pictures a second and core, of every block, by contestant."""
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Of every block, by contestant: pictures a second and core, and a processor second."""
     from jaxcnn.data import shards
 
     speeds: dict[str, list[float]] = {}
+    used: dict[str, list[float]] = {}
     with ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         roots = {FOLDER: root, TORCH: root} | ({TF: root} if tensorflow else {})
@@ -154,9 +168,10 @@ def measure(
             workers[who].ask("block", batches=1)
         for _ in range(repeats):
             for who, worker in workers.items():
-                seconds = worker.ask("block", batches=batches)
+                seconds, processors = worker.ask("block", batches=batches)
                 speeds.setdefault(who, []).append(batch * batches / seconds / CORES)
-    return speeds
+                used.setdefault(who, []).append(batch * batches / max(processors, 0.01))
+    return speeds, used
 
 
 def main() -> None:
@@ -177,17 +192,22 @@ def main() -> None:
     busy = contest.load()
     try:
         amount = options.batch, options.batches, options.repeats
-        speeds = measure(options.data, *amount, options.tensorflow)
+        speeds, used = measure(options.data, *amount, options.tensorflow)
     except Failed as error:
         sys.exit(str(error))
     spreads = {who: contest.spread(values, 0) for who, values in speeds.items()}
+    processors = {who: contest.spread(values, 0) for who, values in used.items()}
     for who, s in spreads.items():
-        print(f"{who}: {s['median']:,.0f} pictures/s a core ({s['low']:,.0f} to {s['high']:,.0f})")
+        p = processors[who]
+        print(
+            f"{who}: {s['median']:,.0f} pictures/s a core ({s['low']:,.0f} to {s['high']:,.0f}),"
+            f" {p['median']:,.0f} a processor second ({p['low']:,.0f} to {p['high']:,.0f})"
+        )
     peers = [who for who in (TORCH, TF) if who in speeds]
     ratios = {
-        f"{who} / {peer}": contest.ratio(values, speeds[peer])
+        f"{who} / {peer}": contest.ratio(values, used[peer])
         for peer in peers
-        for who, values in speeds.items()
+        for who, values in used.items()
         if who not in peers
     }
     for what, r in ratios.items():
@@ -201,7 +221,8 @@ def main() -> None:
         if options.tensorflow:
             origin["command"] = origin["command"].replace(options.tensorflow, "PYTHON")
         record = {"question": QUESTION, "toy": options.toy, **origin, "settings": settings}
-        record |= {"pictures_per_s_and_core": spreads, "ratios": ratios}
+        record |= {"pictures_per_s_and_core": spreads, "pictures_per_processor_s": processors}
+        record |= {"ratios": ratios}  # of processor time
         words = [*(["toy"] if options.toy else []), contest.machine(origin["device"])]
         contest.write("input", " ".join(words), record)
     return None

@@ -135,13 +135,17 @@ def _input(record: Record) -> str:
         f"\n## Reading pictures ({_machine(record)})\n",
         f"`python benchmarks/input.py DIR --write`: batches of {settings['batch']} squares of"
         f" {settings['side']} pixels out of {settings['pictures']:,} JPEGs, shuffled, with all"
-        " cores at work; median, with the middle half.\n",
-        f"| reader | pictures/s a core | {' | '.join(f'of {peer}' for peer in peers)} |",
-        f"|---|---|{'---|' * len(peers)}",
+        " cores at work; median, with the middle half. The ratios are of processor time, which"
+        " depends less on what else the machine did: its load before was"
+        f" {settings['load_before']:.1f}.\n",
+        "| reader | pictures/s a core | pictures a processor second |"
+        f" {' | '.join(f'of {peer}' for peer in peers)} |",
+        f"|---|---|---|{'---|' * len(peers)}",
     ]
     for who, s in record["pictures_per_s_and_core"].items():
         own = [ratios.get(f"{who} / {peer}") for peer in peers]
-        cells = [who, _within(s, ",.0f"), *(_within(r, ".2f") if r else "" for r in own)]
+        cells = [who, _within(s, ",.0f"), _within(record["pictures_per_processor_s"][who], ",.0f")]
+        cells += [_within(r, ".2f") if r else "" for r in own]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, f"\n{_made_with(record)}\n"])
 

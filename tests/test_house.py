@@ -33,7 +33,8 @@ ORDER = [
     *("auto", "sweep", "findings"),
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
-    *("evaluate", "recognition", "console", "slurm", "submit", "status", "show", "tensorboard"),
+    *("jobs", "evaluate", "recognition", "console", "slurm", "submit", "status", "show"),
+    "tensorboard",
 ]
 PURE = (
     *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn import crops as crops_room
-from jaxcnn import evaluate, models, weights
+from jaxcnn import evaluate, jobs, models, weights
 from jaxcnn.config import InputError
 from jaxcnn.crops import Net
 from jaxcnn.data import photos, shards
@@ -491,9 +491,9 @@ def test_crops_are_the_papers():
 def test_inputs_are_what_the_weights_were_trained_on():
     pixel = jnp.array([255, 0, 128], jnp.uint8).reshape(1, 1, 1, 3)
     torch = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (128 / 255 - 0.406) / 0.225]
-    np.testing.assert_allclose(evaluate.torchvision_input(pixel).ravel(), torch, rtol=1e-5)
+    np.testing.assert_allclose(jobs.torchvision_input(pixel).ravel(), torch, rtol=1e-5)
     caffe = [128 - 103.939, 0 - 116.779, 255 - 123.68]
-    np.testing.assert_allclose(evaluate.caffe_input(pixel).ravel(), caffe, rtol=1e-5)
+    np.testing.assert_allclose(jobs.caffe_input(pixel).ravel(), caffe, rtol=1e-5)
 
 
 def opinionated() -> tuple[Any, Any]:
@@ -501,7 +501,7 @@ def opinionated() -> tuple[Any, Any]:
     model = models.create_model("resnet20")
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     x = np.stack([photo(100 * i, 32, 32) for i in range(10)]) / 255
-    x = ((x - evaluate.MEAN) / evaluate.STD).astype(np.float32)
+    x = ((x - jobs.MEAN) / jobs.STD).astype(np.float32)
     logits = np.asarray(model.apply(variables, x, train=False)[0])
     scale = logits.std(0).mean()
     fc = variables["params"]["fc"]
@@ -514,13 +514,13 @@ def opinionated() -> tuple[Any, Any]:
 def test_predictions_are_the_mean_over_the_crops(crops):
     model, variables = opinionated()
     images = np.stack([photo(i, 36, 36) for i in range(3)])
-    net = Net("resnet20", model, 32, 3, evaluate.torchvision_input, CLASSES)
+    net = Net("resnet20", model, 32, 3, jobs.torchvision_input, CLASSES)
     got = crops_room.predict(net, variables, jnp.asarray(images), crops)
     want = []
     for top, left in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)] if crops == 10 else [(2, 2)]:
         part = images[:, top : top + 32, left : left + 32]
         for shown in (part, part[:, :, ::-1]) if crops == 10 else (part,):
-            x = (shown / 255 - np.array(evaluate.MEAN)) / np.array(evaluate.STD)
+            x = (shown / 255 - np.array(jobs.MEAN)) / np.array(jobs.STD)
             logits = np.asarray(model.apply(variables, x.astype(np.float32), train=False)[0])
             powers = np.exp(logits - logits.max(-1, keepdims=True))
             want.append(powers / powers.sum(-1, keepdims=True))
@@ -548,16 +548,16 @@ def test_places_of_some_classes_among_all(tmp_path):
     names = [f"n{i:08d}" for i in (5, 3, 9, 1, 7, 2, 8, 4, 6, 0)]
     path = tmp_path / "synsets.txt"
     path.write_text("\n".join(f"{n} a word, another" for n in names) + "\n")
-    synsets = evaluate.read_synsets(path)
-    assert evaluate.output_places(["n00000002", "n00000007"], model, synsets) == [2, 7]
-    assert evaluate.output_places(CLASSES, model) == list(range(10))
+    synsets = jobs.read_synsets(path)
+    assert jobs.output_places(["n00000002", "n00000007"], model, synsets) == [2, 7]
+    assert jobs.output_places(CLASSES, model) == list(range(10))
     for classes, named, words in (
         (CLASSES[:4], None, "has 4 classes and the model 10"),
         (CLASSES[:4], synsets[:9], "names 9 classes and the model has 10"),
         (("cat", "n00000002"), synsets, "1 of its 2 classes are none of --synsets: cat"),
     ):
         with pytest.raises(InputError, match=words):
-            evaluate.output_places(classes, model, named)
+            jobs.output_places(classes, model, named)
 
 
 @pytest.fixture(scope="module")
@@ -579,7 +579,7 @@ def test_evaluate_on_the_command_line(weighted, tmp_path, command):
         photos.read(source, i) for i in range(30) if source.name(i) != f"{CLASSES[6]}/{bad.name}"
     ]
     shown = np.stack([image for image, _ in read])[:, 2:34, 2:34]
-    x = ((shown / 255 - evaluate.MEAN) / evaluate.STD).astype(np.float32)
+    x = ((shown / 255 - jobs.MEAN) / jobs.STD).astype(np.float32)
     logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
     order, labels = np.argsort(-np.asarray(logits), -1), np.array([n for _, n in read])
     wrong = [int((order[:, :k] != labels[:, None]).all(-1).sum()) for k in (1, 5)]
@@ -619,7 +619,7 @@ def test_evaluate_on_some_of_the_classes(weighted, tmp_path, command):
     (tmp_path / "synsets.txt").write_text("".join(f"{name} a word\n" for name in CLASSES[::-1]))
     source = open_split(tmp_path, "validation", 32)
     x = np.stack([photos.read(source, i)[0] for i in range(24)]) / 255
-    x = ((x - evaluate.MEAN) / evaluate.STD).astype(np.float32)
+    x = ((x - jobs.MEAN) / jobs.STD).astype(np.float32)
     logits = models.create_model("resnet20").apply(variables, x, train=False)[0]
     best = np.asarray(logits).argmax(-1)
     wrong, as_first = (int((best != np.repeat(p, 8)).sum()) for p in ([1, 2, 3], [0, 1, 2]))
@@ -637,7 +637,7 @@ def test_devices_share_a_batch_that_they_do_not_divide(weighted, tmp_path):
     path, _ = weighted
     make(tmp_path, "val", 3)
     source = open_split(tmp_path, "validation", 32)
-    job = evaluate.of_weights("resnet20", path, source)
+    job = jobs.of_weights("resnet20", path, source)
     alone, shared = (evaluate.judge(job, batch_size=9, devices=jax.devices()[:n]) for n in (1, 8))
     assert (alone.pictures, alone.errors) == (shared.pictures, shared.errors)
     assert alone.pictures == 30 and 0 < alone.errors[1] < 30
