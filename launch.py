@@ -915,11 +915,13 @@ def _together(hosts: str, data_dir: Path | None) -> int | None:
     """Start the processes of a launch, or follow the one that leads it -> the exit code; None where
     this is the one that leads.
     """
+    from jaxcnn import spawn
+
+    processes = spawn.number(hosts)
+    if processes is not None and not spawn.started():
+        return spawn.local(processes)
     from jaxcnn import hosts as company
 
-    processes = company.number(hosts)
-    if processes is not None and not company.started():
-        return company.local(processes)
     if company.join(processes):
         console.print(company.topology(), soft_wrap=True)
         return None

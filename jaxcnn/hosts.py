@@ -6,19 +6,13 @@ the same programs in the same order, each on its share of every batch, BatchNorm
 
 Who is gone is missed: a collective that lacks a process fails at once or, where nothing was closed,
 jax's coordination service ends the others after `MISSED` seconds. The same command goes on from the
-last checkpoint, with another number of processes too.
+last checkpoint, with another number of processes too. spawn.py starts them on one machine.
 """
 
 import contextlib
-import ctypes
-import math
 import os
 import pickle
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, cast
@@ -32,94 +26,21 @@ from jax.experimental import multihost_utils
 from jaxcnn import backend, cohorts, config, memory, sharding, step
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import InputError, Run
-from jaxcnn.data import workers
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.lanes import Lanes
+from jaxcnn.spawn import ADDRESS, GONE, GRACE, PROCESS, SIGNALS
 from jaxcnn.step import Problem
 
 MISSED = 20
-GRACE = 10  # seconds that processes have to end by themselves once one has
 PATIENCE = 1_000  # milliseconds between a follower's looks at its signals
 LONGEST = 3_600_000  # milliseconds that processes wait for each other's reading of the data
 KEPT = 1_000  # messages; no follower is so far behind
-ADDRESS, PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_PROCESS_ID"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-GONE = "What is saved stays, and the same command goes on, with another number of processes, too."
 _told = 0  # messages so far
 _gone = False  # whether a process is
 _ended = False  # whether process 0 has said so
 
 
 # A launch -----------------------------------------------------------------------------------------
-
-
-def number(text: str) -> int | None:
-    """Of processes; None for 'auto', as a scheduler has it."""
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--hosts: {text!r} is not 'auto' or a number from 1 on.")
-    return int(text)
-
-
-def started() -> bool:
-    """Whether this process is one of them, by who set `ADDRESS`, and has none to start."""
-    return ADDRESS in os.environ
-
-
-def local(processes: int) -> int:
-    """This very command as `processes` processes on the CPU of this machine, its cores shared out;
-    the exit code of process 0. Raises `RuntimeError` where one was killed; the others end with it.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    own = {"JAX_NUM_CPU_DEVICES": str(max(1, workers.cores() // processes)), **os.environ}
-    own |= {"JAX_PLATFORMS": "cpu", ADDRESS: address}
-    children = [
-        subprocess.Popen(
-            [sys.executable, *sys.argv],
-            env={**own, PROCESS: str(i)},
-            stdout=subprocess.DEVNULL if i else None,
-            start_new_session=True,  # Ctrl-C comes here alone, and goes on to process 0
-            preexec_fn=_stop_with_parent if sys.platform == "linux" else None,
-        )
-        for i in range(processes)
-    ]
-
-    def forward(number: int, _: FrameType | None) -> None:
-        children[0].send_signal(number)
-
-    for each in SIGNALS:
-        signal.signal(each, forward)
-    ended: list[int] = []  # in order
-    until = math.inf
-    while len(ended) < processes and time.monotonic() < until:
-        ended += [i for i, c in enumerate(children) if i not in ended and c.poll() is not None]
-        if 0 in ended or any(children[i].returncode for i in ended):
-            until = min(until, time.monotonic() + GRACE)
-        time.sleep(0.05)
-    silent = [i for i in range(processes) if i not in ended]
-    code = children[0].poll()
-    for child in children:
-        child.kill()
-        child.wait()
-    if code is not None and (code in (0, 2) or code > 128):  # done, refused, stopped
-        return code
-    # Who aborted itself did so because another was gone or did not answer.
-    ended.sort(key=lambda i: children[i].returncode in (0, 1, -signal.SIGABRT))
-    first = children[ended[0]].returncode
-    if first == -signal.SIGABRT and silent:
-        raise RuntimeError(f"process {silent[0]} of {processes} does not answer. {GONE}")
-    if first < 0:
-        name = signal.Signals(-first).name
-        raise RuntimeError(f"process {ended[0]} of {processes} was ended by {name}. {GONE}")
-    return 1  # who failed has said why
-
-
-def _stop_with_parent() -> None:
-    """Where it is killed, nobody else would tell its processes."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def join(processes: int | None) -> bool:
@@ -292,7 +213,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
-        if memory.exhausted(error):
+        if memory.exhausted(error) or (isinstance(error, ValueError) and "Gloo" not in str(error)):
             raise
         _gone = True
         first = str(error).splitlines()[0][:200]

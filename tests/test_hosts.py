@@ -164,7 +164,7 @@ def test_processes_end_in_the_numbers_of_one(
     assert {info["device"]["processes"] for info in infos} == {processes}
 
 
-# So slow a training that rounding does not grow on its way: a step lost or taken twice would show.
+# So slow a training that rounding hardly grows on its way: a step lost or taken twice would show.
 LONG = ("--arms", "plain", "--set", "train.steps=1200", "--set", "train.eval_every=200")
 LONG += ("--set", "optim.lr=0.0003")
 LONG += ("--checkpoint-every", "0.5")
@@ -223,7 +223,9 @@ def goes_on(place: Path, name: str, processes: int, undisturbed: dict[str, Any])
     assert at > 0 and steps.count(0) == 1
     found = outcome(place / name)["plain"]
     assert found[0] == undisturbed["plain"][0]
-    np.testing.assert_allclose(found[1], undisturbed["plain"][1], rtol=1e-4)
+    wanted = undisturbed["plain"][1]
+    np.testing.assert_allclose(found[1], wanted, rtol=1e-3)
+    np.testing.assert_allclose(found[1][:5], wanted[:5], rtol=1e-5)  # up to step 200
 
 
 @pytest.mark.slow
