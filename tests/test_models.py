@@ -799,6 +799,7 @@ def test_every_model_has_only_knobs_of_the_config() -> None:
     own = {"classes", "dtype", "padding", "c3_maps", "rbf", "parent", "name"}
     own |= {"layers", "head_bias", "pool_first", "dropout_first", "ceil", "decoders"}
     own |= {"last_pool_window", "output_dropout", "conv_bias", "five", "side_pool"}
+    own |= {"rank", "radius"}  # compress.rank, train.radius
     own |= {"transform_input", "bottleneck", "stem", "zeros_at", "inceptions", "side_widths"}
     for name, (module, _, _) in models.MODELS.items():
         fields = {f.name for f in dataclasses.fields(module)}
