@@ -97,6 +97,7 @@ def trainer(name: str, data_name: str, toy: bool) -> dict[str, Callable[..., Any
     import numpy as np
 
     from jaxcnn import backend, cohorts, config, feeds, losses, sharding, step, train
+    from jaxcnn.checks import check
     from jaxcnn.data import sources
     from jaxcnn.data.readers import Split
 
@@ -106,7 +107,7 @@ def trainer(name: str, data_name: str, toy: bool) -> dict[str, Callable[..., Any
     run = config.override(config.Run(), recipe.changes | {"data.name": data_name})
     if toy:
         run = config.override(run, recipe.toy)
-    config.check(run)
+    check(run)
     now: dict[str, Any] = {}
 
     def values_of(seed: int) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxcnn import config
+from jaxcnn.checks import check
 from jaxcnn.config import InputError, Run
 
 # What the numbers of a probe are called.
@@ -222,7 +223,7 @@ class Experiment:
             )
         for settings in grid(self).values():
             for run in settings.values():
-                config.check(run)
+                check(run)
         bare = dataclasses.replace(self, presets={}) if self.presets else self
         for changes in self.presets.values():
             change(bare, changes)

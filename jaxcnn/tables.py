@@ -16,6 +16,7 @@ from typing import Any
 from jaxcnn import analysis, config, errata, models, published
 from jaxcnn.analysis import CONVOLUTION, DENSE, Analysis, Layer
 from jaxcnn.analysis.receptive import Span
+from jaxcnn.checks import check
 from jaxcnn.config import InputError, Model, Run
 from jaxcnn.listing import Column, Listing, Row
 
@@ -37,7 +38,7 @@ def named(
                 f"--set: {path!r} is no knob of a model; they are model.pool and so on."
             )
     run = config.override(Run(model=Model(name=name)), settings)
-    config.check(run)
+    check(run)
     for option, value in (("--classes", classes), ("--size", size)):
         if value is not None and value < 1:
             raise InputError(f"{option}: {value} is not allowed; it must be at least 1.")

@@ -271,7 +271,7 @@ def _claim(
 
 
 def _whole(data: Pictures) -> Dataset:
-    assert isinstance(data, Dataset)  # `config.check`: what takes pictures from memory has them
+    assert isinstance(data, Dataset)  # `checks.check`: what takes pictures from memory has them
     return data
 
 

@@ -16,7 +16,6 @@ from test_step import MLP, MOMENTS, PROBLEM, batches
 
 from jaxcnn import (
     compress,
-    config,
     models,
     quantization,
     records,
@@ -27,6 +26,7 @@ from jaxcnn import (
     transfer,
     weights,
 )
+from jaxcnn.checks import check
 from jaxcnn.config import Compress, InputError, Run, override
 from jaxcnn.experiment import Experiment, Measure
 from jaxcnn.quantization import kernels_on_grid as quantized
@@ -179,7 +179,7 @@ def test_off_leaves_no_trace() -> None:
 def test_what_cannot_be(changes: dict[str, Any], said: str) -> None:
     run = Run(compress=dataclasses.replace(Compress(), **changes))
     with pytest.raises(InputError, match=said):
-        config.check(run)
+        check(run)
 
 
 # Integers -------------------------------------------------------------------------------------
@@ -324,12 +324,12 @@ def test_a_pupil_learns_its_teacher_s_classes_and_no_others() -> None:
 )
 def test_who_cannot_be_a_teacher(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        config.check(override(PUPIL, changes))
+        check(override(PUPIL, changes))
 
 
 def test_a_teacher_of_another_kind() -> None:
     run = override(PUPIL, {"start.model": "lenet5", "data.pad": 11})
-    config.check(run)
+    check(run)
     assert step.static(run) != step.static(PUPIL)
     source = transfer.source(run)
     assert source is not None and source.model.name == "lenet5"

@@ -6,6 +6,7 @@ from typing import get_args
 import pytest
 
 from jaxcnn import config, ops
+from jaxcnn.checks import check
 from jaxcnn.config import InputError, Run, override
 
 
@@ -81,7 +82,7 @@ def test_override_names_path_value_and_choices(path: str, value: object, said: s
 def test_check_names_a_number_outside_its_range(path: str, value: object) -> None:
     run = override(Run(), {path: value})
     with pytest.raises(InputError, match=f"^{path}: .* must be "):
-        config.check(run)
+        check(run)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_check_names_a_number_outside_its_range(path: str, value: object) -> Non
 )
 def test_check_names_what_does_not_go_together(changes: dict[str, object], said: str) -> None:
     with pytest.raises(InputError) as error:
-        config.check(override(Run(), changes))
+        check(override(Run(), changes))
     assert said in str(error.value)
 
 

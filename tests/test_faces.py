@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from jaxcnn import faces, losses, models, ops, records, step, train
-from jaxcnn.config import Data, InputError, Run, check, override
+from jaxcnn.checks import check
+from jaxcnn.config import Data, InputError, Run, override
 from jaxcnn.data import sources
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Measure

@@ -23,8 +23,8 @@ ONLY_IN = {
 }
 # A room may import rooms to its left.
 ORDER = [
-    *("config", "experiment", "landmarks", "native", "kernels", "ops", "models", "weights"),
-    *("losses", "optim", "quantization", "compress", "transfer"),
+    *("config", "checks", "experiment", "landmarks", "native", "kernels", "ops", "models"),
+    *("weights", "losses", "optim", "quantization", "compress", "transfer"),
     *("analysis", "published", "wordnet"),
     *("backend", "data", "crops", "step", "probes", "sharding", "cohorts", "feeds", "memory"),
     *("records", "checkpoint", "provenance", "classical", "stats", "lanes", "spawn", "hosts"),
@@ -37,7 +37,8 @@ ORDER = [
     "tensorboard",
 ]
 PURE = (
-    *("config.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py", "probes.py"),
+    *("config.py", "checks.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py"),
+    "probes.py",
     *("quantization.py", "compress.py", "transfer.py"),
     *("cohorts.py", "analysis", "models", "published.py"),
 )

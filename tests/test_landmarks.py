@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from jaxcnn import landmarks, losses, records, train, trained
-from jaxcnn.config import Data, InputError, Run, check, override
+from jaxcnn.checks import check
+from jaxcnn.config import Data, InputError, Run, override
 from jaxcnn.data import augment, sources
 
 Launch = Callable[..., tuple[int, str, str]]

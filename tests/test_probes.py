@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import config, findings, ops, probes, report, step, sweep, train
+from jaxcnn.checks import check
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train, override
 from jaxcnn.experiment import Experiment, Measure, Prediction
 from jaxcnn.step import Problem, State
@@ -125,7 +126,7 @@ def test_what_cannot_be_probed_is_an_error(changes: dict[str, Any], said: str) -
 
 def test_unknown_probes_are_errors() -> None:
     with pytest.raises(InputError, match=r"train.probes: \('gradient',\) .* 'gradient_norm'"):
-        config.check(override(Run(), {"train.probes": "gradient"}))
+        check(override(Run(), {"train.probes": "gradient"}))
     assert override(Run(), {"train.probes": "active_share, gradient_norm"}).train.probes == (
         "active_share",
         "gradient_norm",

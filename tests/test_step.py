@@ -12,7 +12,8 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxcnn import config, kernels, losses, optim, step
+from jaxcnn import kernels, losses, optim, step
+from jaxcnn.checks import check
 from jaxcnn.config import InputError, Optim, Run, override
 from jaxcnn.step import Problem, State
 
@@ -219,7 +220,7 @@ def test_a_running_mean_of_the_weights_is_optax_s_and_what_is_judged() -> None:
     jax.tree.map(np.testing.assert_array_equal, step.used(begun).params, begun.params)
     assert step.used(plain) is plain
     with pytest.raises(InputError, match="optim.ema: 0.8 is of no use beside compress"):
-        config.check(override(mean, {"compress.bits": 4}))
+        check(override(mean, {"compress.bits": 4}))
 
 
 def test_top_5_errors() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_stream import CLASSES, SIDE, jpeg, make, photo
 
-from jaxcnn import config, train
+from jaxcnn import train
+from jaxcnn.checks import check
 from jaxcnn.config import Absent, Data, InputError, Run, override
 from jaxcnn.data import photos, shards, sources, streamed
 
@@ -100,7 +101,7 @@ def test_what_cannot_be_streamed_is_one_error(folder, tmp_path):
     def said(changes: dict, kind: type = InputError) -> str:
         with pytest.raises(kind) as error:
             changed = override(run, changes)
-            config.check(changed)
+            check(changed)
             train.load_data([changed], tmp_path)
         return str(error.value)
 

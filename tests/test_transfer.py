@@ -27,6 +27,7 @@ from jaxcnn import (
     transfer,
     weights,
 )
+from jaxcnn.checks import check
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Start, Train, override
 from jaxcnn.data import augment
 from jaxcnn.data.sources import Dataset
@@ -460,7 +461,7 @@ def test_what_cannot_start_is_said_before_any_work(
         return dataclasses.replace(datasets[BASE.data], classes=names)
 
     with pytest.raises(InputError, match=said):
-        config.check(run)
+        check(run)
         every = transfer.with_sources([run])
         train.check(every, {r.data: stand_in(r.data) for r in every})
 
@@ -513,7 +514,7 @@ def test_weights_of_a_file_are_the_start(tmp_path: Path, datasets: Mapping[Data,
     assert records.is_finished(fit)
 
     with pytest.raises(InputError, match="start.weights: .*; start.data is 'mnist'"):
-        config.check(override(run, {"start.data": "mnist"}))
+        check(override(run, {"start.data": "mnist"}))
     with pytest.raises(InputError, match=r"start.weights: .* has no output/bias, output/kernel"):
         train.check([override(run, {"start.layers": ("*",)})], datasets)
     with pytest.raises(InputError, match=r"gone.npz. is no file"):
