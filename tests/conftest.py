@@ -40,7 +40,9 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(launch, "console", launch.Console(highlight=False, width=200))
+        console = launch.Console(highlight=False, width=200)
+        for module in (launch, launch.commands):
+            monkeypatch.setattr(module, "console", console)
         monkeypatch.setattr(sys, "argv", ["launch.py", *map(str, arguments)])
         capsys.readouterr()
         try:

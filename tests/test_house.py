@@ -34,7 +34,7 @@ ORDER = [
     *("page", "plots", "report"),
     *("recomputed", "errata", "calculated", "listing", "tables", "results", "overview"),
     *("jobs", "evaluate", "recognition", "console", "slurm", "submit", "status", "show"),
-    "tensorboard",
+    *("tensorboard", "commands"),
 ]
 PURE = (
     *("config.py", "checks.py", "ops.py", "kernels.py", "losses.py", "optim.py", "step.py"),
