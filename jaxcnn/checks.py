@@ -62,6 +62,8 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optim.factor": (lambda v: 0 < v <= 1, "in (0, 1]"),
     "optim.ema": SHARE,
     "train.batch_size": POSITIVE,
+    "train.accumulate": POSITIVE,
+    "train.norm_parts": POSITIVE,
     "train.epochs": ABOVE_0,
     "train.steps": POSITIVE,
     "train.eval_every": POSITIVE,
@@ -100,6 +102,12 @@ def check(run: Run) -> None:
             continue
         if (isinstance(value, float) and not math.isfinite(value)) or not allowed(value):
             raise InputError(f"{path}: {value!r} is not allowed; it must be {words}.")
+    parts = run.train.accumulate * run.train.norm_parts
+    if run.train.batch_size != "auto" and run.train.batch_size % parts:
+        raise InputError(
+            f"train.batch_size: {run.train.batch_size} is no multiple of train.accumulate times"
+            f" train.norm_parts, {run.train.accumulate} x {run.train.norm_parts}."
+        )
     if run.train.label_smoothing and run.train.objective != "classification":
         raise InputError(
             f"train.label_smoothing: {run.train.label_smoothing} is of the cross-entropy;"

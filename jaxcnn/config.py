@@ -160,6 +160,11 @@ class Train:
     """How long, in what batches, in what precision, and how often the curve gets a point."""
 
     batch_size: int | Literal["auto"] = 128  # auto: the largest power of two that fits
+    # of a batch that does not fit: so many parts of it, one after the other, make one update
+    accumulate: int = 1
+    # batch normalisation in training by the statistics of each of so many parts; as many as devices
+    # split a batch: by each device's own
+    norm_parts: int = 1
     epochs: float = 10.0
     steps: int | None = None  # set: takes the place of epochs
     eval_every: int | None = None  # steps between points of the curve; None: one epoch

@@ -244,6 +244,21 @@ def output(
     return Cosines(features, kernel_init=kernel, radius=radius, name=name)
 
 
+_PARTS: ContextVar[int] = ContextVar("parts", default=1)
+
+
+@contextlib.contextmanager
+def normalised_in(parts: int) -> Iterator[None]:
+    """Within, batch normalisation in training is by the statistics of each of so many parts of the
+    batch, one behind the other (Hoffer, Hubara, Soudry 2017, arXiv:1705.08741, Algorithm 1).
+    """
+    token = _PARTS.set(parts)
+    try:
+        yield
+    finally:
+        _PARTS.reset(token)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last (Ioffe & Szegedy 2015, Algorithm 1).
 
@@ -270,7 +285,25 @@ class BatchNorm(nn.Module):
         )
         # Its parameters are this module's own: conv1_bn/scale, not conv1_bn/BatchNorm_0/scale.
         nn.share_scope(self, norm)
-        return norm(x)
+        return norm(x) if not train or _PARTS.get() == 1 else self._by_parts(x, _PARTS.get())
+
+    def _by_parts(self, x: jax.Array, parts: int) -> jax.Array:
+        """The running statistics take the mean of the parts'."""
+        own = {
+            name: self.variable("batch_stats", name, lambda: jnp.zeros(x.shape[-1]))
+            for name in ("mean", "var")
+        }
+        scale, bias = (self.get_variable("params", name) for name in ("scale", "bias"))
+        split = x.reshape(parts, -1, *x.shape[1:]).astype(jnp.float32)
+        axes = tuple(range(1, split.ndim - 1))
+        mean = split.mean(axes, keepdims=True)
+        var = jnp.maximum(0.0, jnp.square(split).mean(axes, keepdims=True) - jnp.square(mean))
+        for name, found in (("mean", mean), ("var", var)):
+            new = found.reshape(parts, -1).mean(0)
+            own[name].value = self.momentum * own[name].value + (1 - self.momentum) * new
+        scale, bias = (jnp.reshape(a, (1,) * len(axes) + (1, -1)) for a in (scale, bias))
+        y = (split - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
+        return y.reshape(x.shape).astype(self.dtype)
 
 
 class LRN(NamedTuple):

@@ -234,16 +234,20 @@ def training_loss(
     labels: jax.Array,
     values: Numbers,
     params: Any,
+    part: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[Sums, Any]]:
     """What the step descends: the mean loss [] of the batch x [B, h, w, C], labels [B], under
-    `params` in place of the state's; with its sums and the new running statistics.
+    `params` in place of the state's; with its sums and the new running statistics. Each `part` of a
+    batch that is taken in parts drops units of its own.
     """
-    rngs = {"dropout": jax.random.fold_in(key(values["seed"], "dropout"), state.step)}
+    drop = jax.random.fold_in(key(values["seed"], "dropout"), state.step)
+    rngs = {"dropout": drop if part is None else jax.random.fold_in(drop, part)}
     mask = jnp.ones(labels.shape[:1], jnp.float32)
     frozen = partial(transfer.matches, patterns=run.start.freeze)
     net, variables = module(run, problem, values), _variables(run, problem, state, params)
     still = ops.still(frozen) if run.start.freeze else contextlib.nullcontext()
-    with still, in_integers(run, problem, state):
+    parts = ops.normalised_in(run.train.norm_parts)
+    with still, parts, in_integers(run, problem, state):
         (output, extras), updates = net.apply(
             variables,
             x,
@@ -280,26 +284,15 @@ def train_step(
         own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
         turned = values["rotate"], values["zoom"]
         labels = augment.points(own, labels, run.data, images.shape[1:], *turned)
-    loss = partial(training_loss, run, problem, state, x, labels, values)
-
-    def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
-        """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
-        net = module(run, problem, values)
-        output, extras = net.apply({"params": params}, x, train=True, layer=k)
-        mask = jnp.ones(labels.shape, jnp.float32)
-        sums = losses.reconstruction(output, extras["target"], mask)
-        nothing = losses.zeros(run.train.objective)
-        return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
-
     ends = greedy_ends(run, problem)
     count = len(ends)
     # No array of them: jaxlib 0.11.2 dies of an empty one over several devices.
     stage = sum((state.step >= end for end in ends), jnp.int32(0))
-    gradients: list[Any] = [
-        jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
-    ]
-    gradients.append(jax.grad(loss, has_aux=True))
-    grads, (sums, batch_stats) = lax.switch(stage, gradients, state.params)
+    gradients = partial(_gradients, run, problem, values, stage)
+    if run.train.accumulate == 1:
+        grads, (sums, batch_stats) = gradients(state, x, labels)
+    else:
+        grads, (sums, batch_stats) = _accumulated(run, gradients, state, x, labels)
     grads = compress.pooled(run.compress, problem.steps, state.step, state.params, grads)
     optimizer = _optimizer(run, problem, values, state.params)
     mean = state.opt_state if isinstance(state.opt_state, optim.Averaged) else None
@@ -319,6 +312,66 @@ def train_step(
         opt_state = optim.averaged(values["ema"], done, mean, opt_state, params, batch_stats)
     now = {"step": done, "params": params, "batch_stats": batch_stats, "opt_state": opt_state}
     return dataclasses.replace(state, **now), sums
+
+
+Gradients = tuple[Any, tuple[Sums, Any]]  # with the sums and the new running statistics
+
+
+def _gradients(
+    run: Run,
+    problem: Problem,
+    values: Numbers,
+    stage: jax.Array,
+    state: State,
+    x: jax.Array,
+    labels: jax.Array,
+    part: jax.Array | None = None,
+) -> Gradients:
+    """Of x [B, h, w, C] as the model sees it, labels [B]."""
+
+    def loss(params: Any) -> tuple[jax.Array, tuple[Sums, Any]]:
+        return training_loss(run, problem, state, x, labels, values, params, part)
+
+    def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
+        """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
+        net = module(run, problem, values)
+        output, extras = net.apply({"params": params}, x, train=True, layer=k)
+        mask = jnp.ones(labels.shape, jnp.float32)
+        sums = losses.reconstruction(output, extras["target"], mask)
+        nothing = losses.zeros(run.train.objective)
+        return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
+
+    count = len(greedy_ends(run, problem))
+    choices: list[Any] = [
+        jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
+    ]
+    choices.append(jax.grad(loss, has_aux=True))
+    return lax.switch(stage, choices, state.params)
+
+
+def _accumulated(
+    run: Run, gradients: Any, state: State, x: jax.Array, labels: jax.Array
+) -> Gradients:
+    """`gradients` of the batch in parts, one after the other: their mean, the sums of all, and the
+    running statistics after the last.
+    """
+    parts = run.train.accumulate
+
+    def cut(a: jax.Array) -> jax.Array:  # each part is spread over the devices that share the batch
+        return a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1)
+
+    def one(carry: Gradients, part: tuple[jax.Array, ...]) -> tuple[Gradients, None]:
+        total, (sums, batch_stats) = carry
+        i, x, labels = part
+        now = dataclasses.replace(state, batch_stats=batch_stats)
+        grads, (more, batch_stats) = gradients(now, x, labels, i)
+        add = partial(jax.tree.map, jnp.add)
+        return (add(total, grads), (add(sums, more), batch_stats)), None
+
+    nothing = jax.tree.map(jnp.zeros_like, state.params)
+    start = nothing, (losses.zeros(run.train.objective), state.batch_stats)
+    (total, rest), _ = lax.scan(one, start, (jnp.arange(parts), cut(x), cut(labels)))
+    return jax.tree.map(lambda g: g / parts, total), rest
 
 
 def seen(run: Run, problem: Problem) -> tuple[int, int, int]:

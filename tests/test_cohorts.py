@@ -94,6 +94,24 @@ def test_steps_in_a_loop_of_known_length_are_the_same(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
+def test_a_batch_in_parts_is_the_same_on_one_device_and_on_two() -> None:
+    """Normalised by each device's own statistics, the devices sum gradients and no more."""
+    net = {"model.name": "resnet20", "model.blocks": (1, 1), "model.widths": (4, 8)}
+    net |= {"model.activation": "paper", "model.pool": "paper", "model.dropout": "paper"}
+    summed = {}
+    for parts in ({}, {"train.accumulate": 2}, {"train.norm_parts": 2}):
+        run = override(runs(1)[0], net | parts)
+        mesh = sharding.make_mesh(1, 2)
+        close(train([run], mesh), train([run], sharding.make_mesh(1, 1)))
+        program = cohorts.program(step.static(run), PROBLEM, mesh)
+        values = sharding.put(mesh, cohorts.stack([run]), "run")
+        order = program.order(values, 0)
+        lowered = program.advance.lower(program.init(values), values, order, resident(mesh), 0, 1)
+        summed[tuple(parts)] = lowered.compile().as_text().count(" all-reduce(")
+    assert summed[("train.norm_parts",)] < summed[()] / 2
+
+
+@pytest.mark.slow
 def test_one_device_equals_eight() -> None:
     """Runs split over 8 devices, two on each by vmap; and one run's batch split over 8."""
     sixteen = runs(16)

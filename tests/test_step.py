@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxcnn import kernels, losses, optim, step
+from jaxcnn import kernels, losses, ops, optim, step
 from jaxcnn.checks import check
 from jaxcnn.config import InputError, Optim, Run, override
 from jaxcnn.step import Problem, State
@@ -466,3 +466,46 @@ def test_bfloat16_trains() -> None:
     )
     assert whole != half
     np.testing.assert_allclose(half, whole, rtol=0.02)
+
+
+def test_parts_of_a_batch_add_up_to_it() -> None:
+    whole, losses_of = steps(MLP, 3)
+    for parts in (2, 8):
+        found, theirs = steps(override(MLP, {"train.accumulate": parts}), 3)
+        np.testing.assert_allclose(theirs, losses_of, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), found, whole)
+
+
+def test_each_part_drops_units_of_its_own() -> None:
+    run = override(MLP, {"model.dropout": 0.5, "train.accumulate": 2})
+    values = step.numbers(run)
+    state = step.init_state(run, PROBLEM, values)
+    images, labels = (np.repeat(a[0, :4], 2, axis=0) for a in batches(1))  # two equal parts
+    x = step.training_view(run, state, images, MOMENTS, values)
+    loss = [
+        step.training_loss(run, PROBLEM, state, x[::2], labels[::2], values, state.params, i)[0]
+        for i in (0, 1)
+    ]
+    assert loss[0] != loss[1]
+    _, sums = step.train_step(run, PROBLEM, state, images, labels, MOMENTS, values)
+    np.testing.assert_allclose(sums["loss"] / 4, sum(loss), rtol=1e-5)
+
+
+def test_normalisation_by_the_statistics_of_parts() -> None:
+    norm = ops.BatchNorm(momentum=0.9)
+    x = jax.random.normal(jax.random.key(0), (6, 5, 5, 4)) * 3 + 1
+    variables = norm.init(jax.random.key(1), x, train=False)
+    variables["params"]["scale"] += jnp.arange(4.0)
+    with ops.normalised_in(3):
+        y, moved = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    alone = [
+        norm.apply(variables, p, train=True, mutable=["batch_stats"])
+        for p in x.reshape(3, 2, 5, 5, 4)
+    ]
+    np.testing.assert_allclose(y, np.concatenate([a for a, _ in alone]), rtol=1e-4, atol=1e-5)
+    mean = jax.tree.map(lambda *a: sum(a) / 3, *(b for _, b in alone))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), moved, mean)
+    run = override(MLP, {"model.batch_norm": True})
+    assert steps(run, 1)[1] != steps(override(run, {"train.norm_parts": 4}), 1)[1]
+    with pytest.raises(InputError, match="8 is no multiple .* 2 x 3"):
+        check(override(run, {"train.accumulate": 2, "train.norm_parts": 3}))
