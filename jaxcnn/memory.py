@@ -205,10 +205,10 @@ def _words(what: str, run: Run, asked: int | None, said: str = "") -> str:
     whole = total()
     has = f" of {size(whole)}" if whole else ""
     wanted = f"asked for {size(asked)}{has}" if asked else (said.splitlines() or ["no more"])[0]
-    fixes = [
-        f"--set train.batch_size=auto or a number below {run.train.batch_size}",
-        f"--set train.accumulate={2 * run.train.accumulate}, the batch in parts",
-    ]
+    fixes = [f"--set train.batch_size=auto or a number below {run.train.batch_size}"]
+    parts = 2 * run.train.accumulate
+    if run.train.batch_size != "auto" and run.train.batch_size % parts == 0:
+        fixes.append(f"--set train.accumulate={parts}, the batch in parts")
     fixes.append("--at-once 1")
     module = models.from_config(run.model, classes=10)
     if getattr(module, "remat", None) is False:

@@ -312,6 +312,7 @@ def test_fields_are_what_gradients_reach() -> None:
         assert (pixels[0], pixels[-1] + 1) == (centre - span.size / 2, centre + span.size / 2)
 
 
+@pytest.mark.slow
 def test_every_model_is_analysed() -> None:
     for name in models.list_models():
         net = analysis.of(name)

@@ -196,6 +196,7 @@ def smooth(n: int, side: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(r).resize((side, side))) for r in rough])
 
 
+@pytest.mark.slow
 def test_boxes_show_what_pillow_makes_of_them():
     """Enlarged and reduced, at the border and within; Pillow rounds twice to whole grey levels."""
     images, rng = smooth(40, 32), np.random.default_rng(0)

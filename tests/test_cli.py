@@ -211,7 +211,8 @@ def test_memory_that_runs_out_is_one_line_that_says_what_needs_less(
     said = capsys.readouterr().err
     assert said.startswith("error: arm seed0: the device's memory is too small: asked for")
     assert "65536 GiB" in said.replace("6.554e+04", "65536") and said.count("\n") == 1
-    assert "--set train.batch_size=auto or a number below 64, or --at-once 1." in said
+    fixes = "train.batch_size=auto or a number below 64, or --set train.accumulate=2, the batch in"
+    assert f"--set {fixes} parts, or --at-once 1." in said
     assert "model.remat" not in said and "Nothing recorded is lost" in said
     with pytest.raises(memory.OutOfMemory, match=r"or --set model\.remat=true\."):
         with memory.explained("arm seed0", resnet):

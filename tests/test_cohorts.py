@@ -66,6 +66,7 @@ def close(a: Any, b: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
 
 
+@pytest.mark.slow
 def test_alone_in_company_and_in_pieces_is_the_same_bit_for_bit() -> None:
     """Each run on a device of its own, as on CPU: 4 side by side, each alone, and cut otherwise."""
     four = runs(4)

@@ -90,6 +90,7 @@ def test_cosines_of_a_layer() -> None:
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 def test_a_run_by_margin() -> None:
     changes: dict[str, Any] = {"model.name": "mlp", "model.widths": (8,), "train.batch_size": 12}
     run = override(Run(), {**changes, "train.objective": "margin", "train.radius": 16.0})

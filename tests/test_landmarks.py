@@ -67,6 +67,7 @@ def test_points_move_with_their_picture(changes: dict[str, Any]) -> None:
     assert (flipped > 5) == bool(changes.get("flip"))
 
 
+@pytest.mark.slow
 def test_points_turn_with_their_picture() -> None:
     """A soft spot at one point of each picture is where that point comes to be; angles and factors
     are within their bounds, and reach them.

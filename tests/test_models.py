@@ -195,6 +195,7 @@ def test_every_model_traces_in_training(name: str) -> None:
     assert ("side_4a" in extras) == (name in ("googlenet", "googlenet_bn"))
 
 
+@pytest.mark.slow
 def test_c3_is_connected_as_in_table_1() -> None:
     """Each output map answers to its own input maps and to no other."""
     conv = ops.Conv(16, 5, maps=lenet.C3_MAPS)
@@ -214,6 +215,7 @@ def test_rbf_codes_are_84_bits_all_different() -> None:
     assert distances[~np.eye(10, dtype=bool)].min() >= 4
 
 
+@pytest.mark.slow
 def test_rbf_output_is_the_squared_distance_to_the_codes() -> None:
     """With F6 made to say the code of 3, class 3 has distance 84 (1 - 1)^2 = 0 and wins."""
     model = models.create_model("lenet5_1998", activation="identity")
@@ -422,6 +424,7 @@ def test_each_initialiser_has_its_scale(init: str) -> None:
     np.testing.assert_allclose(drawn.std(), scale, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_alexnets_biases_start_as_in_section_5() -> None:
     """1 in conv2, 4, 5 and the hidden fully-connected layers, 0 elsewhere."""
     model = models.create_model("alexnet", head=(4, 4), classes=3)
@@ -521,6 +524,7 @@ def test_the_order_of_pooling_and_normalisation() -> None:
     assert sizes == {"alexnet": [55, 27], "caffenet": [27, 13], "zfnet": [55, 13]}
 
 
+@pytest.mark.slow
 def test_shortcuts() -> None:
     project = {"A": 0, "B": 2, "C": 9, None: 0}
     for shortcut, projections in project.items():
@@ -534,6 +538,7 @@ def test_shortcuts() -> None:
 
 
 @pytest.mark.parametrize(("zeros_at", "first"), [("end", 0), ("both", 2)])
+@pytest.mark.slow
 def test_option_a_appends_its_zeros_or_puts_half_before(zeros_at: str, first: int) -> None:
     """With every weight zero a block is its shortcut."""
     model = models.create_model("resnet20", blocks=(1, 1), widths=(4, 8), zeros_at=zeros_at)
@@ -627,6 +632,7 @@ def test_side_heads_are_of_training_alone() -> None:
     assert uses(program("googlenet"), "conv_general_dilated") == 59
 
 
+@pytest.mark.slow
 def test_an_autoencoder_layer_by_layer() -> None:
     """Layer 2 alone: from the codes of layer 1, which get no gradient, and back to them."""
     model = models.create_model("autoencoder", widths=(6, 4, 3), decoders=True, classes=10)

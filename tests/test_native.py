@@ -182,6 +182,7 @@ POOLS = [  # size, window, stride, padding; whether it is oneDNN's
 
 
 @pytest.mark.parametrize(("size", "window", "stride", "pads", "count"), POOLS)
+@pytest.mark.slow
 def test_max_pooling_is_onednns(
     library: Path, size: Any, window: Any, stride: Any, pads: Any, count: int
 ) -> None:

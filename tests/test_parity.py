@@ -38,8 +38,10 @@ def nhwc(x: Any) -> np.ndarray:
     return x.detach().numpy().transpose(0, 2, 3, 1)
 
 
-SLOW = "googlenet_bn, training"
-CASES = [pytest.param(c, marks=pytest.mark.slow) if c == SLOW else c for c in parity.CASES]
+# The deepest, beside which another of their kind stays.
+SLOW = ("googlenet_bn, training", "resnet101", "resnet101_v1.5", "resnet152", "resnet152_v1.5")
+SLOW += ("resnet34", "resnet50_v1.5", "vgg19_bn")
+CASES = [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in parity.CASES]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -45,6 +45,7 @@ def probed(run: Run, state: State | None = None) -> dict[str, dict[str, float]]:
     return {name: dict(zip(layers, map(float, x), strict=True)) for name, x in found.items()}
 
 
+@pytest.mark.slow
 def test_gradients_and_their_variance_are_those_of_a_net_written_here() -> None:
     def logits(params: Any, x: jax.Array) -> jax.Array:
         for name in ("fc1", "fc2"):

@@ -286,6 +286,7 @@ def test_fifty_steps_on_one_batch_drive_the_loss_down() -> None:
     assert seen[-1] < 0.1 * seen[0]
 
 
+@pytest.mark.slow
 def test_the_weight_of_the_side_heads_is_in_the_gradient_of_a_net_that_has_them() -> None:
     """The new state hangs on it; where there are no side heads, it does not."""
     problem = Problem((32, 32, 3), 3, train_examples=64, steps=10)

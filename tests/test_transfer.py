@@ -55,6 +55,7 @@ NET = override(
 # Features
 
 
+@pytest.mark.slow
 def test_features_are_what_the_next_layer_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BATCH", 2)  # the last batch is not a whole one
     x = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype(np.float32)
