@@ -568,6 +568,7 @@ def test_the_stride_of_a_bottleneck() -> None:
     assert halved("resnet50_v1.5") == halved("resnet50", stride_at="3x3") == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_zero_gamma_starts_each_block_as_its_shortcut() -> None:
     model = models.create_model("resnet20", zero_gamma=True, blocks=(1, 2), widths=(4, 8))
     tree = initial(model, (8, 8, 3), 0)["params"]

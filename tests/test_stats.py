@@ -358,6 +358,7 @@ def test_verdict_of_the_same():
     assert same(far, 0.1, (1, 0)).word == "refuted"  # the worse arm would only be worse
 
 
+@pytest.mark.slow
 def test_same_sits_in_holms_family_and_leaves_its_neighbours_as_they_were():
     a, b = [1.0, 1.1, 1.2, 1.0], [2.0, 2.2, 2.1, 2.3]
     less = stats.paired(seeds(a), seeds(b))

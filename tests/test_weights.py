@@ -230,7 +230,11 @@ OTHER_FILES = [
 
 
 @pytest.mark.parametrize(
-    ("name", "fields", "source", "ending"), [*((*t, ".npz") for t in ROUND_TRIPS), *OTHER_FILES]
+    ("name", "fields", "source", "ending"),
+    [
+        pytest.param(*trip, marks=pytest.mark.slow if trip[0].startswith("resnet101") else ())
+        for trip in (*((*t, ".npz") for t in ROUND_TRIPS), *OTHER_FILES)
+    ],
 )
 def test_there_and_back_bit_for_bit(
     name: str, fields: dict[str, Any], source: str, ending: str, tmp_path: Path
