@@ -123,6 +123,11 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     params = variables["params"]
     opt_state = _optimizer(run, problem, values, params).init(params)
     stats = variables.get("batch_stats", {})
+    if run.train.norm_parts > 1 and not stats:
+        raise InputError(
+            f"train.norm_parts: {run.train.norm_parts} is of batch normalisation, which"
+            f" {run.model.name!r} does not have as it is."
+        )
     if run.optim.ema:
         opt_state = optim.Averaged(opt_state, params, stats)
     if not run.compress.distill:

@@ -510,3 +510,5 @@ def test_normalisation_by_the_statistics_of_parts() -> None:
     assert steps(run, 1)[1] != steps(override(run, {"train.norm_parts": 4}), 1)[1]
     with pytest.raises(InputError, match="8 is no multiple .* 2 x 3"):
         check(override(run, {"train.accumulate": 2, "train.norm_parts": 3}))
+    with pytest.raises(InputError, match="norm_parts: 2 is of batch normalisation"):
+        step.init_state(override(MLP, {"train.norm_parts": 2}), PROBLEM, step.numbers(MLP))
