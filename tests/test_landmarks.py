@@ -199,6 +199,7 @@ def test_a_net_learns_to_find_them(net: str, file: Path, command: Launch, tmp_pa
     assert (code, err) == (0, "")
     wanted = f"test, 60 faces: normalised mean error {100 * found.errors.mean():.2f} %"
     assert wanted in out and re.search(r"failures, above 8 %: \d+\.\d\d %", out)
+    assert f"median {100 * np.median(found.errors):.2f} %" in " ".join(out.split())
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), found.images[0])
     layer = {"lenet5": "C1", "heatmaps": "conv1_1"}[net]
