@@ -515,6 +515,11 @@ def test_shards_that_do_not_fit(folder, tmp_path):
     (tmp_path / "pixels" / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="of a form that is no longer read"):
         train(tmp_path / "pixels")
+    index = json.loads((tmp_path / "jpeg" / "index.json").read_text()) | {"format": 1}
+    (tmp_path / "jpeg" / "index.json").write_text(json.dumps(index))
+    assert len(train(tmp_path / "jpeg")) == 47  # whole pictures, of which the squares are read
+    with pytest.raises(InputError, match="made otherwise .format 1, now 2"):
+        shards.prepare(folder, tmp_path / "jpeg", side=SIDE, shard_size=50, workers=1)
     (tmp_path / "jpeg" / "index.json").write_text("{}")
     with pytest.raises(InputError, match="is no index of shards"):
         train(tmp_path / "jpeg")
