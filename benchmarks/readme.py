@@ -131,13 +131,19 @@ def _input(record: Record) -> str:
     """A row a reader of pictures: its speed, and the ratios to PyTorch's and tf.data's."""
     settings, ratios = record["settings"], record["ratios"]
     peers = list(dict.fromkeys(what.rpartition(" / ")[2] for what in ratios))
+    alone = (
+        " simplejpeg alone decodes, and does nothing else: whole pictures, as ours do, or to an"
+        " eighth of their size, little more than their Huffman codes."
+        if "simplejpeg alone" in record["pictures_per_s_and_core"]
+        else ""
+    )
     lines = [
         f"\n## Reading pictures ({_machine(record)})\n",
         f"`python benchmarks/input.py DIR --write`: batches of {settings['batch']} squares of"
         f" {settings['side']} pixels out of {settings['pictures']:,} JPEGs, shuffled, with all"
         " cores at work; median, with the middle half. The ratios are of processor time, which"
         " depends less on what else the machine did: its load before was"
-        f" {settings['load_before']:.1f}.\n",
+        f" {settings['load_before']:.1f}.{alone}\n",
         "| reader | pictures/s a core | pictures a processor second |"
         f" {' | '.join(f'of {peer}' for peer in peers)} |",
         f"|---|---|---|{'---|' * len(peers)}",

@@ -52,7 +52,7 @@ def prepare(
     ] = None,
     form: Annotated[
         Literal["jpeg", "pixels"],
-        arg(help="Of the shards: whole pictures, or the middle square decoded (larger, faster)."),
+        arg(help="Of the shards: JPEGs, or the middle squares decoded (larger, faster)."),
     ] = "jpeg",
     side: Annotated[int, arg(help="Of the shards: the shorter side, in pixels.")] = 256,
     shard_size: Annotated[int, arg(help="Pictures in a shard.")] = 1024,

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from jaxcnn import crops as crops_room
@@ -121,18 +122,64 @@ def test_the_shorter_side_and_the_square_in_its_middle():
 
 def test_a_much_larger_jpeg_is_decoded_at_less_than_its_size(monkeypatch):
     image = photo(2, 330, 400)
-    flags = []
-    real = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda d, f: flags.append(f) or real(d, f))
-    for side, flag in (
-        *((40, cv2.IMREAD_REDUCED_COLOR_8), (42, cv2.IMREAD_REDUCED_COLOR_4)),
-        *((165, cv2.IMREAD_REDUCED_COLOR_2), (166, cv2.IMREAD_COLOR)),
-    ):
+    heights, real = [], simplejpeg.decode_jpeg
+
+    def noted(*arguments, **options) -> np.ndarray:
+        found = real(*arguments, **options)
+        heights.append(len(found))
+        return found
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noted)
+    for side, height in ((40, 42), (42, 83), (165, 165), (166, 330)):
         got = decode(jpeg(image), side)
-        assert flags.pop() == flag | cv2.IMREAD_IGNORE_ORIENTATION
+        assert heights.pop() == height
         want = cv2.resize(image, got.shape[1::-1], interpolation=cv2.INTER_AREA)
         assert got.shape == (side, int(side * 400 / 330), 3)
         assert np.abs(got.astype(int) - want).mean() < 3
+
+
+def by_opencv(data: bytes, factor: int = 1) -> np.ndarray | None:
+    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+    flags = flag[factor] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None if image is None else image[..., ::-1]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCCK"])
+def test_its_pixels_are_opencvs(mode, options):
+    size = (64, 104)  # which its reductions divide
+    image = Image.fromarray(photo(5, *size)).convert(mode.replace("YCCK", "CMYK"))
+    data = jpeg(image, **options)
+    if mode == "YCCK":  # as Photoshop writes CMYK: Adobe's marker ends in a 2
+        data = data.replace(b"Adobe\0d\0\0\0\0\0", b"Adobe\0d\0\0\0\0\2")
+        assert data != jpeg(image, **options)
+    for factor in (1, 2, 4):
+        np.testing.assert_array_equal(decode(data, 64 // factor), by_opencv(data, factor))
+
+
+def test_what_is_damaged_or_odd_is_what_opencv_makes_of_it():
+    random = np.random.default_rng(0)
+    image = photo(5, 64, 104)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    odd = bytearray(jpeg(image, subsampling=0, exif=turned.tobytes()))
+    odd[odd.index(b"\xff\xc0") + 11] = 0x14  # a subsampling that simplejpeg has no name for
+    read, unread = 0, 0
+    for k in range(200):
+        data = bytearray(jpeg(image, progressive=k % 2 == 0))
+        for place in random.integers(2, len(data) - 2, size=2):
+            data[place] = random.integers(256)
+        data = bytes(data if k else odd)
+        want = by_opencv(data)
+        if want is None:
+            unread += 1
+            with pytest.raises(Unreadable):
+                decode(data, 64)
+        elif min(want.shape[:2]) == 64:
+            read += 1
+            np.testing.assert_array_equal(decode(data, 64), want)
+    assert read > 20 and unread > 20
 
 
 def test_what_cannot_be_read_says_why():
@@ -360,7 +407,7 @@ def test_a_file_that_is_small_enough_is_kept_as_it_is(tmp_path):
     records = [source._record(i) for i in range(3)]
     stored = {source.name(i)[2:-4]: record[1][record[2] :] for i, record in enumerate(records)}
     assert stored["grey"] == data["grey"] and stored["rgb"] == data["rgb"]
-    assert stored["a_png"][:2] == b"\xff\xd8"
+    assert simplejpeg.decode_jpeg_header(stored["a_png"])[:2] == (SIDE, SIDE)  # all that is used
 
 
 KILLED = """
@@ -468,6 +515,11 @@ def test_shards_that_do_not_fit(folder, tmp_path):
     (tmp_path / "pixels" / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="of a form that is no longer read"):
         train(tmp_path / "pixels")
+    index = json.loads((tmp_path / "jpeg" / "index.json").read_text()) | {"format": 1}
+    (tmp_path / "jpeg" / "index.json").write_text(json.dumps(index))
+    assert len(train(tmp_path / "jpeg")) == 47  # whole pictures, of which the squares are read
+    with pytest.raises(InputError, match="made otherwise .format 1, now 2"):
+        shards.prepare(folder, tmp_path / "jpeg", side=SIDE, shard_size=50, workers=1)
     (tmp_path / "jpeg" / "index.json").write_text("{}")
     with pytest.raises(InputError, match="is no index of shards"):
         train(tmp_path / "jpeg")

@@ -26,7 +26,7 @@ from jaxcnn.data.pictures import Unreadable
 from jaxcnn.data.squares import Squares
 
 INDEX = "index.json"
-FORMATS = {"jpeg": 1, "pixels": 2}  # of shards: the version of each form
+FORMATS = {"jpeg": 2, "pixels": 2}  # of shards: the version of each form
 HEADER = struct.Struct("<iH")  # of a record: label, length of the name; then name and picture
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 

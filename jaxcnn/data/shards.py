@@ -47,9 +47,9 @@ def prepare(
     """Write the splits of the folder `root` as shards of `shard_size` pictures into `to`; gives the
     index.
 
-    `form` 'jpeg' keeps whole pictures, their shorter side `side`; files that are so already are
-    kept as they are. 'pixels' keeps the square in the middle, `3 side^2` bytes that need no
-    decoding. The same call again writes what is missing or damaged.
+    Of a picture whose shorter side is brought to `side` the square in the middle is kept: `form`
+    'jpeg' as a JPEG, but JPEGs of that side already as they are, 'pixels' as `3 side^2` bytes that
+    need no decoding. The same call again writes what is missing or damaged.
     """
     for name, value in (("--side", side), ("--shard-size", shard_size), ("--workers", workers)):
         if value is not None and value < 1:
@@ -205,7 +205,8 @@ def _write_jpegs(draft: Path, folder: Folder | Records) -> dict[str, str]:
         try:
             data = folder.load(i)[0]
             image = pictures.decode(data, folder.side)  # also of a file that is kept: is it whole?
-            picture = data if pictures.fits(data, folder.side) else pictures.encode(image)
+            kept = pictures.fits(data, folder.side)
+            picture = data if kept else pictures.encode(pictures.square(image))
         except (Unreadable, OSError) as error:
             unreadable[name], picture = str(error), b""
         writer.write(photos.record(label, name, picture))
