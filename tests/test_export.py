@@ -38,6 +38,7 @@ NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 # Small, with at least one of each operation that the family has; full depth among the slow.
 NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "mlp": ("mlp", {"widths": (9, 8), "batch_norm": True}, (6, 5, 2)),
+    "cosines": ("mlp", {"widths": (9, 8), "radius": 16.0}, (6, 5, 2)),
     "autoencoder": ("autoencoder", {"widths": (20, 5), "tied": True}, (8, 8, 1)),
     "lenet5": ("lenet5", {}, (28, 28, 1)),
     "lenet5 knobs": (
@@ -60,6 +61,11 @@ NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
         (64, 64, 3),
     ),
     "resnet20": ("resnet20", {"widths": (4, 6, 8), "blocks": (1, 2, 1)}, (32, 32, 3)),
+    "heatmaps": (
+        "resnet20",
+        {"widths": (4, 6, 8), "blocks": (1, 1, 1), "heatmaps": 3, "classes": 10},
+        (16, 24, 1),
+    ),
     "resnet50": (
         "resnet50",
         {"widths": (4, 6, 8, 9), "blocks": (1, 2, 1, 1), "classes": 5},
@@ -67,6 +73,12 @@ NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     ),
 }
 WHOLE: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
+    "heatmaps": (
+        "vgg16_cifar",
+        {"widths": (4, 4, 6, 6), "heatmaps": 3, "classes": 10},
+        (32, 48, 1),
+    ),
+    "cosines": ("resnet18", {"widths": (4, 6, 8, 8), "radius": 64.0, "classes": 5}, (64, 48, 1)),
     "vgg16_bn": ("vgg16_bn", {"widths": (4, 6, 8, 8, 9), "head": (6, 7)}, (64, 64, 3)),
     "googlenet": (
         "googlenet",
@@ -208,8 +220,11 @@ def test_what_has_no_translation_is_named() -> None:
         graph.read(lambda x: x.reshape(-1, 8), image)
     with pytest.raises(InputError, match="differently"):
         graph.read(lambda x: x + jnp.arange(x.shape[0], dtype=x.dtype)[:, None, None, None], image)
-    with pytest.raises(InputError, match="not with zero"):
-        graph.read(lambda x: jnp.maximum(x, 1), image)
+    with pytest.raises(InputError, match="not with a number"):
+        graph.read(lambda x: jnp.maximum(x, jnp.arange(3.0)[None, None, None]), image)
+    for method in ("nearest", "cubic"):
+        with pytest.raises(InputError, match="resizes what is no map, or not 'linear'"):
+            graph.read(lambda x, m=method: jax.image.resize(x, (2, 8, 8, 3), m), image)
     with pytest.raises(InputError, match="does not depend"):
         graph.read(lambda x: jnp.zeros((x.shape[0], 2)), image)
 
