@@ -31,6 +31,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.ridge": ABOVE_0,
     "model.neighbors": POSITIVE,
     "model.components": POSITIVE,
+    "model.cells": POSITIVE,
     "data.classes": CLASSES,
     "data.train_examples": POSITIVE,
     "data.per_class": POSITIVE,

@@ -1,5 +1,7 @@
 """Models that are fitted at once by scikit-learn, not trained by steps: rivals of LeCun, Bottou,
-Bengio, Haffner 1998, section III.C, and the principal components of Hinton, Salakhutdinov 2006.
+Bengio, Haffner 1998, section III.C, the principal components of Hinton, Salakhutdinov 2006, and the
+texture of faces of Ahonen, Hadid, Pietikainen 2006, Face description with local binary patterns,
+IEEE PAMI 28(12).
 
 | name          | is                                                                    |
 |---------------|-----------------------------------------------------------------------|
@@ -11,13 +13,15 @@ Bengio, Haffner 1998, section III.C, and the principal components of Hinton, Sal
 | pca           | no classifier: a picture from its principal components                |
 | svm_linear    | support vector machine without a kernel, one against one              |
 | logistic      | logistic regression, the softmax of a weighted sum                    |
+| lbp           | `knn` of histograms of local binary patterns, by chi-square           |
+| lbp_svm       | support vector machine on those, kernel exp(-gamma chi-square)        |
 
 All see a picture as the nets' evaluation does, flattened, or, with `start.features`, the features
-that the source's net has of it; the last two see each number standardised by its mean and
-deviation over the training pictures. With `components`, the nearest neighbours and the support
-vector machines see so many principal components (of faces, the eigenfaces of Turk & Pentland 1991).
-None draws a random number, so a fit depends on its data alone, and the fit for the test split is
-made anew rather than kept on disk.
+that the source's net has of it; `svm_linear` and `logistic` see each number standardised by its
+mean and deviation over the training pictures. With `components`, the nearest neighbours and the
+support vector machines see so many principal components (of faces, the eigenfaces of Turk &
+Pentland 1991). None draws a random number, so a fit depends on its data alone, and the fit for the
+test split is made anew rather than kept on disk.
 """
 
 import warnings
@@ -28,10 +32,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
+from sklearn.metrics.pairwise import (
+    additive_chi2_kernel,
+    chi2_kernel,
+    polynomial_kernel,
+    rbf_kernel,
+)
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 
 from jaxcnn import config
@@ -141,6 +150,11 @@ def check(run: Run, data: Dataset, size: int | None = None) -> None:
     n = len(data.train.labels)
     pixels = size or int(np.prod(augment.image_shape(run.data, data.train.images.shape[1:])))
     most = {"neighbors": n, "components": min(n, pixels)}
+    if "cells" in own:
+        if run.start.features is not None:
+            raise InputError(f"start.features: {run.start.features!r}; {name} is of pixels.")
+        sides = augment.image_shape(run.data, data.train.images.shape[1:])[:2]
+        most["cells"] = min(sides) - 2 * RADIUS
     for knob, value in knobs(run.model).items():
         if value is not None and value > most.get(knob, value):
             raise InputError(
@@ -152,10 +166,79 @@ def check(run: Run, data: Dataset, size: int | None = None) -> None:
 def _pictures(run: Run, data: Dataset, split: Split, see: See | None) -> np.ndarray:
     """[N, D] float64."""
     moments: Any = (data.mean, data.std)
+    if "cells" in CLASSICAL[run.model.name]:
+        see = partial(texture, cells=knobs(run.model)["cells"])
     chunks: Any = (split.images[i : i + CHUNK] for i in range(0, len(split.labels), CHUNK))
     parts = [np.asarray(augment.evaluate_view(c, run.data, *moments)) for c in chunks]
     parts = parts if see is None else map(see, parts)
     return np.concatenate([*parts]).reshape(len(split.labels), -1).astype(np.float64)
+
+
+# Local binary patterns ---------------------------------------------------------------------------
+
+# Of a pixel's eight neighbours, those on a circle around it, which are no darker than it is are a
+# ring of bits. Rings with at most two changes all around are uniform, and have a number each; the
+# others share the last. Ojala, Pietikainen, Maenpaa 2002, IEEE PAMI 24(7), section 2.
+NEIGHBORS, RADIUS = 8, 2
+_RINGS = np.arange(2**NEIGHBORS)[:, None] >> np.arange(NEIGHBORS) & 1
+_UNIFORM = (_RINGS != np.roll(_RINGS, 1, axis=1)).sum(1) <= 2
+NUMBERS = np.where(_UNIFORM, np.cumsum(_UNIFORM) - 1, _UNIFORM.sum())  # [256], from 0 to 58
+PATTERNS = int(NUMBERS.max()) + 1
+
+
+def patterns(images: np.ndarray) -> np.ndarray:
+    """[N, H, W, C] -> [N, H - 4, W - 4, C], from 0 to 58: of all pixels with a circle around them,
+    that with the neighbour on their right as the first bit, the one above it as the next.
+    """
+    high, wide = (n - 2 * RADIUS for n in images.shape[1:3])
+
+    def moved(down: int, right: int) -> np.ndarray:
+        top, left = RADIUS + down, RADIUS + right
+        return images[:, top : top + high, left : left + wide]
+
+    middle = moved(0, 0)
+    code = np.zeros(middle.shape, np.uint8)
+    for bit, angle in enumerate(2 * np.pi * np.arange(NEIGHBORS) / NEIGHBORS):
+        down, right = _between(-RADIUS * np.sin(angle)), _between(RADIUS * np.cos(angle))
+        # Of differences: what is equal stays so, but for rounding.
+        more = sum(
+            p * q * (moved(i, j) - middle) for i, p in down.items() for j, q in right.items()
+        )
+        code |= np.uint8(1 << bit) * (more > -1e-5)
+    return NUMBERS[code]
+
+
+def _between(place: float) -> dict[int, float]:
+    """The whole numbers around it and their shares in it."""
+    place = round(place, 9)
+    low, share = int(np.floor(place)), place % 1
+    return {low: 1 - share, low + 1: share} if share else {low: 1.0}
+
+
+def texture(images: np.ndarray, cells: int) -> np.ndarray:
+    """[N, H, W, C] -> [N, cells, cells, C, 59]: each pattern's share of each cell of a grid."""
+    rows = np.array_split(patterns(images), cells, axis=1)
+    grid = [np.array_split(row, cells, axis=2) for row in rows]
+    return np.array([[_shares(cell) for cell in row] for row in grid]).transpose(2, 0, 1, 3, 4)
+
+
+def _shares(cell: np.ndarray) -> np.ndarray:
+    return np.stack([(cell == k).mean((1, 2)) for k in range(PATTERNS)], axis=-1)
+
+
+def _nearest_texture(knobs: Knobs, x: np.ndarray) -> Any:
+    distances = FunctionTransformer(lambda other: -additive_chi2_kernel(other, x))
+    return make_pipeline(distances, KNeighborsClassifier(knobs["neighbors"], metric="precomputed"))
+
+
+def _texture_svm(knobs: Knobs, x: np.ndarray) -> SVC:
+    gamma = knobs["gamma"]
+    if gamma == "scale":
+        gamma = -1 / additive_chi2_kernel(x).mean()
+    return SVC(C=knobs["penalty"], kernel=partial(chi2_kernel, gamma=gamma))  # type: ignore
+
+
+# The models --------------------------------------------------------------------------------------
 
 
 def _least_squares(knobs: Knobs, x: np.ndarray) -> RidgeClassifier:
@@ -198,7 +281,7 @@ def _standardized(make: Callable[[float], Any]) -> Callable[[Knobs, np.ndarray],
     return lambda knobs, x: make_pipeline(StandardScaler(), make(knobs["penalty"]))
 
 
-# scale: 1 / (pixels x their variance)
+# scale: 1 / (pixels x their variance); of chi-square 1 / its mean
 SVM: Knobs = {"penalty": 10.0, "gamma": "scale", "components": None}
 KINDS: dict[str, Kind] = {
     "linear": Kind(_least_squares, {"ridge": 0.01}),
@@ -219,4 +302,6 @@ KINDS: dict[str, Kind] = {
     "logistic": Kind(
         _standardized(lambda c: LogisticRegression(C=c, max_iter=1000)), {"penalty": 0.01}
     ),
+    "lbp": Kind(_nearest_texture, {"neighbors": 1, "cells": 7}),
+    "lbp_svm": Kind(_texture_svm, {"penalty": 10.0, "gamma": "scale", "cells": 7}),
 }

@@ -353,7 +353,8 @@ def predict(
     ] = "",
     data_dir: DataDir = None,
 ) -> None:
-    """What a trained model says of pictures: the likeliest classes and their probabilities.
+    """What a trained model says of pictures: the likeliest classes and their probabilities; or
+    where a face's points are, drawn into RUN/predict/ and as a table of x, y in pixels.
 
     With --show also what a layer makes of each: a PNG file.
 
@@ -517,6 +518,8 @@ def _draw_points(folder: Path, found: list[tuple[Any, Any]], images: tuple[Path,
     from jaxcnn import plots, records
 
     for file, (picture, points) in zip(images, found, strict=False):
-        path = folder / "predict" / f"{file.stem}.points.png"
-        records.write(path, plots.png(plots.faces(picture[None], points[None])))
-        console.print(f"Written: {path}", soft_wrap=True)
+        drawn = plots.png(plots.faces(picture[None], points[None]))
+        lines = ["point,x,y", *(f"{i},{x:.2f},{y:.2f}" for i, (x, y) in enumerate(points))]
+        for ending, content in (("png", drawn), ("csv", "\n".join(lines) + "\n")):
+            path = records.write(folder / "predict" / f"{file.stem}.points.{ending}", content)
+            console.print(f"Written: {path}", soft_wrap=True)

@@ -46,6 +46,8 @@ CLASSICAL: dict[str, tuple[str, ...]] = {
     "pca": ("components",),
     "svm_linear": ("penalty",),
     "logistic": ("penalty",),
+    "lbp": ("neighbors", "cells"),
+    "lbp_svm": ("penalty", "gamma", "cells"),
 }
 
 T = TypeVar("T")
@@ -96,6 +98,7 @@ class Model:
     ridge: float | Paper = "paper"  # squared weights against the mean squared error
     neighbors: int | Paper = "paper"  # of the K-nearest-neighbour rule
     components: int | Paper = "paper"  # principal ones, in place of the pixels
+    cells: int | Paper = "paper"  # on each side of the grid of local binary patterns' histograms
 
 
 @dataclass(frozen=True)

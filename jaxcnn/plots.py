@@ -334,10 +334,14 @@ def faces(
             axes[i].imshow(np.squeeze(picture), cmap="gray", vmin=0, vmax=255)
             if points is not None:
                 ring = {"s": 14, "facecolors": "none", "edgecolors": COLOURS[2], "linewidths": 0.7}
-                axes[i].scatter(*points[i].T, **ring)
-            axes[i].scatter(*own.T, s=4, color=COLOURS[1])
+                axes[i].scatter(*points[i].T, **ring, label="where they are")
+            axes[i].scatter(*own.T, s=4, color=COLOURS[1], label="found")
             if i < len(titles):
                 axes[i].set_title(titles[i], fontsize=8, pad=3)
+        if points is not None:
+            place: Any = "outside lower center"
+            marks = axes[0].get_legend_handles_labels()
+            figure.legend(*marks, loc=place, ncols=2, frameon=False)
     return figure
 
 
@@ -385,6 +389,7 @@ def cumulative_matches(lines: Mapping[str, np.ndarray]) -> Figure:
         for (name, shares), colour in zip(lines.items(), COLOURS, strict=False):
             shown = shares[:20]
             ax.plot(np.arange(1, len(shown) + 1), 100 * shown, "o-", ms=3, color=colour, label=name)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("rank")
         ax.set_ylabel("the person is among\nthe first, %")
         ax.grid(True)

@@ -99,9 +99,15 @@ def features(trained: Trained, layer: str, split: str) -> np.ndarray:
 
 
 def face_points(trained: Trained, files: Sequence[Path]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(each picture [H, W, C] uint8, where its points are [P, 2], x, y in pixels)."""
+    """(each picture as it is in its file, [H, W] or [H, W, C] uint8; where its points are [P, 2],
+    x, y in that one's pixels).
+    """
     images = np.stack([_picture(trained, file) for file in files])
-    return list(zip(images, _located(trained, images), strict=True))
+    pictures = [readers.decode(file) for file in files]
+    scales = [picture.shape[0] / images.shape[1] for picture in pictures]  # data.resize
+    places = zip(_located(trained, images), scales, strict=True)
+    found = [(points + 0.5) * scale - 0.5 for points, scale in places]
+    return list(zip(pictures, found, strict=True))
 
 
 class Judged(NamedTuple):

@@ -151,6 +151,55 @@ def test_linear_machines_see_standardised_pixels(name: str, data: Dataset) -> No
     assert classical.parameters(classical.fit(run, data)) == rows * 785 + 2 * 784
 
 
+def test_a_pattern_is_the_ring_of_neighbours_that_are_no_darker() -> None:
+    assert classical.PATTERNS == 59  # 58 are uniform
+    step = np.tile([0.0, 0.0, 5.0, 9.0, 9.0], (5, 1))  # right, above it, above, ..., below, ...
+    dark, light, mixed = np.full((3, 5, 5), 10.0)
+    dark[3, 3], dark[4, 4] = 4.0, 13.0  # -6 and 3, of which 0.343 and 0.172 make the neighbour
+    light[3, 3], light[4, 4] = 4.0, 23.0
+    mixed[2, 4] = mixed[0, 2] = 0.0
+    found = classical.patterns(np.stack([step, dark, light, mixed])[..., None]).ravel()
+    rings = (0b11000111, 0b01111111, 0b11111111)
+    assert found.tolist() == [*classical.NUMBERS[[*rings]], 58] and len({*found}) == 4
+    assert [classical.NUMBERS[k] for k in (0, 1, 2, 3, 4, 5)] == [0, 1, 2, 3, 4, 58]
+
+
+def test_texture_is_the_share_of_each_pattern_in_each_cell() -> None:
+    picture = np.zeros((1, 12, 14, 2))
+    picture[0, :, 7:, 1] = 1.0  # all along this edge, the pixels on its left see it
+    found = classical.texture(picture, 2)
+    flat, edge = classical.NUMBERS[[0b11111111]], classical.NUMBERS[[0b11000111]]
+    assert found.shape == (1, 2, 2, 2, 59)
+    np.testing.assert_allclose(found.sum(-1), 1)
+    assert (found[0, :, :, 0, flat] == 1).all() and (found[0, :, 0, 1, flat] == 1).all()
+    # of five columns on the right, the two at the edge see what is darker
+    np.testing.assert_allclose(found[0, :, 1, 1, edge], 2 / 5)
+
+
+def test_textures_are_compared_by_chi_square(data: Dataset) -> None:
+    def seen(split: Split) -> np.ndarray:
+        return classical.texture(split.images / 255, 2).reshape(len(split.labels), -1)
+
+    def chi_square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        total = a[:, None] + b[None]
+        return (np.square(a[:, None] - b[None]) / np.where(total > 0, total, 1)).sum(-1)
+
+    x, v = seen(data.train), seen(data.validation)
+    distances, among = chi_square(v, x), chi_square(x, x)
+    wrong = (data.train.labels[distances.argmin(1)] != data.validation.labels).mean()
+    run = override(FIT, {"model.name": "lbp", "model.cells": 2})
+    fitted = classical.fit(run, data)
+    assert 0.1 < classical.means(fitted, data.validation)["error"] == wrong < 0.6
+    assert classical.parameters(fitted) == 200 * 4 * 59
+    run = override(run, {"model.name": "lbp_svm"})
+    machine = SVC(C=10.0, kernel="precomputed")
+    machine.fit(np.exp(-among / among.mean()), data.train.labels)
+    wrong = machine.predict(np.exp(-distances / among.mean())) != data.validation.labels
+    assert error(run, data) == wrong.mean() < 0.5
+    with pytest.raises(InputError, match="start.features: 'C3'; lbp_svm is of pixels"):
+        classical.check(override(run, {"start.features": "C3"}), data, 400)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -163,6 +212,7 @@ def test_linear_machines_see_standardised_pixels(name: str, data: Dataset) -> No
         ({"model.name": "pca"}, "train.objective: pca has 'reconstruction'"),
         ({"model.name": "knn", "model.neighbors": 201}, "model.neighbors: 201 is more than 200"),
         ({"model.name": "pca_quadratic", "model.components": 201}, "at most 200"),
+        ({"model.name": "lbp", "model.cells": 25}, "model.cells: 25 is more than .* at most 24"),
         ({"train.eval_train_examples": 201}, "train.eval_train_examples: 201 is larger"),
         ({"model.name": "mlp", "model.gamma": 1.0}, "model.gamma: mlp has no such knob"),
     ],

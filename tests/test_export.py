@@ -38,6 +38,7 @@ NEEDS_GCC = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 # Small, with at least one of each operation that the family has; full depth among the slow.
 NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "mlp": ("mlp", {"widths": (9, 8), "batch_norm": True}, (6, 5, 2)),
+    "cosines": ("mlp", {"widths": (9, 8), "radius": 16.0}, (6, 5, 2)),
     "autoencoder": ("autoencoder", {"widths": (20, 5), "tied": True}, (8, 8, 1)),
     "lenet5": ("lenet5", {}, (28, 28, 1)),
     "lenet5 knobs": (
@@ -60,6 +61,11 @@ NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
         (64, 64, 3),
     ),
     "resnet20": ("resnet20", {"widths": (4, 6, 8), "blocks": (1, 2, 1)}, (32, 32, 3)),
+    "heatmaps": (
+        "resnet20",
+        {"widths": (4, 6, 8), "blocks": (1, 1, 1), "heatmaps": 3, "classes": 10},
+        (16, 24, 1),
+    ),
     "resnet50": (
         "resnet50",
         {"widths": (4, 6, 8, 9), "blocks": (1, 2, 1, 1), "classes": 5},
@@ -67,6 +73,12 @@ NETS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     ),
 }
 WHOLE: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
+    "heatmaps": (
+        "vgg16_cifar",
+        {"widths": (4, 4, 6, 6), "heatmaps": 3, "classes": 10},
+        (32, 48, 1),
+    ),
+    "cosines": ("resnet18", {"widths": (4, 6, 8, 8), "radius": 64.0, "classes": 5}, (64, 48, 1)),
     "vgg16_bn": ("vgg16_bn", {"widths": (4, 6, 8, 8, 9), "head": (6, 7)}, (64, 64, 3)),
     "googlenet": (
         "googlenet",
@@ -180,6 +192,32 @@ def test_onnx_and_c_give_our_logits_at_full_depth(net: str, tmp_path: Path) -> N
     compare(*WHOLE[net], tmp_path)
 
 
+@needs("onnx")
+@needs("onnxruntime")
+@NEEDS_GCC
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: jnp.maximum(x, 100.0) - 100,
+        lambda x: jnp.max(x, axis=1),
+        lambda x: jnp.max(x, axis=(1, 2)),
+        lambda x: jnp.stack([x.sum(axis=3), x.max(axis=3)], axis=2),
+        lambda x: x / (1 + jnp.max(x, axis=3, keepdims=True)),
+        lambda x: jnp.exp(x / 100) * jax.lax.rsqrt(1 + x),
+        lambda x: jax.image.resize(x, (x.shape[0], 7, 10, 3), "linear"),
+        lambda x: jax.nn.softmax(x, axis=-1),  # of numbers whose exp is infinite
+    ],
+)
+def test_single_operations(function: Callable[[jax.Array], jax.Array], tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3)).astype(np.float32)
+    made, wanted = graph.read(function, (4, 5, 3)), np.asarray(function(jnp.asarray(pixels)))
+    close = {"rtol": 1e-5, "atol": 1e-37}  # what is smaller XLA makes zero
+    np.testing.assert_allclose(run_onnx(to_onnx.model(made, "net"), pixels), wanted, **close)
+    for text, ending in zip(to_c.sources(made, "net", "net"), ("c", "h"), strict=True):
+        (tmp_path / f"net.{ending}").write_text(text)
+    np.testing.assert_allclose(run_c(tmp_path, "net", made.shape, pixels), wanted, **close)
+
+
 @pytest.mark.slow
 def test_every_model_and_knob_has_a_translation() -> None:
     # A deeper net has no other operations than the least deep one of its kind.
@@ -208,8 +246,11 @@ def test_what_has_no_translation_is_named() -> None:
         graph.read(lambda x: x.reshape(-1, 8), image)
     with pytest.raises(InputError, match="differently"):
         graph.read(lambda x: x + jnp.arange(x.shape[0], dtype=x.dtype)[:, None, None, None], image)
-    with pytest.raises(InputError, match="not with zero"):
-        graph.read(lambda x: jnp.maximum(x, 1), image)
+    with pytest.raises(InputError, match="not with a number"):
+        graph.read(lambda x: jnp.maximum(x, jnp.arange(3.0)[None, None, None]), image)
+    for method in ("nearest", "cubic"):
+        with pytest.raises(InputError, match="resizes what is no map, or not 'linear'"):
+            graph.read(lambda x, m=method: jax.image.resize(x, (2, 8, 8, 3), m), image)
     with pytest.raises(InputError, match="does not depend"):
         graph.read(lambda x: jnp.zeros((x.shape[0], 2)), image)
 
@@ -355,7 +396,9 @@ OBJECTIVES = {
     "one_hot": {"model.name": "lenet5"},
     "scalar": {"model.name": "lenet5"},
     "reconstruction": {"model.name": "autoencoder", "data.normalize": "unit"},
+    "margin": {"model.name": "lenet5"},
 }
+OUTPUTS = {"reconstruction": "the reconstruction", "margin": "cosines of the embedding and each"}
 
 
 @needs("onnx")
@@ -382,7 +425,7 @@ def test_other_objectives_from_run_to_file(objective: str, tmp_path: Path) -> No
     export.export(folder, "c", tmp_path)
     found = run_c(tmp_path, run.model.name, wanted.shape[1:], images.astype(np.float32))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
-    output = {"reconstruction": "the reconstruction"}.get(objective, "the output of the last layer")
+    output = OUTPUTS.get(objective, "the output of the last layer")
     assert f"Output: {output}" in about.read_text()
 
 
@@ -414,6 +457,8 @@ def test_the_interval_is_wilsons() -> None:
     assert said.startswith("10.00 % error (95 % interval 5.52 to 17.44, Wilson")
     assert card.measured({"loss": 2.5, "count": 10}) == "loss 2.5, 10 examples"
     assert card.measured(None) == "not measured"
+    said = card.measured({"error": 0.1, "count": 100, "loss": 0.0712}, points=True)
+    assert said.startswith("normalised mean error 7.12 %; 10.00 % of faces above 10 % (95 %")
 
 
 def test_predict_names_the_likeliest_classes(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import landmarks, losses, records, train, trained
+from jaxcnn import export, landmarks, losses, records, train, trained
 from jaxcnn.checks import check
 from jaxcnn.config import Data, InputError, Run, override
 from jaxcnn.data import augment, sources
@@ -150,6 +150,39 @@ def test_validation_is_of_other_people(file: Path) -> None:
         train.problem_of(override(Run(), few), found)
     with pytest.raises(InputError, match="data.scale: 1.2 has no use beside"):
         check(override(Run(), {"train.objective": "landmarks", "data.scale": 1.2, "data.crop": 20}))
+
+
+def test_points_are_those_of_the_picture_in_the_file(
+    file: Path, command: Launch, tmp_path: Path
+) -> None:
+    """Which the net sees at half its size."""
+    changes = {"model.name": "mlp", "model.widths": (4,), "data.name": str(file)}
+    changes |= {"data.resize": 16, "data.validation_examples": 60, "train.objective": "landmarks"}
+    changes |= {"train.steps": 2, "train.eval_every": 2, "train.eval_train_examples": 100}
+    run = override(Run(), changes)
+    folder, data = tmp_path / "run", train.load_data([run], None)
+    for _ in train.train({folder: run}, {folder: {"command": "python"}}, data):
+        pass
+    with np.load(file) as stored:
+        picture = stored["test_images"][0]
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), picture)
+    code, out, err = command("predict", folder, face)
+    assert (code, err) == (0, ""), err
+    for ending in ("png", "csv"):
+        assert f"Written: {folder / 'predict' / f'face.points.{ending}'}" in out
+    said = np.loadtxt(folder / "predict" / "face.points.csv", delimiter=",", skiprows=1)
+    source = trained.load(folder)
+    half = trained.judged(source, "test").found[0]
+    np.testing.assert_array_equal(said[:, 0], np.arange(68))
+    np.testing.assert_allclose(said[:, 1:], 2 * half + 0.5, atol=0.01)
+    ((drawn, points),) = trained.face_points(source, [face])
+    np.testing.assert_array_equal(drawn, picture)
+    np.testing.assert_allclose(points, said[:, 1:], atol=0.01)
+    for path in export.export(folder, "c", tmp_path):
+        assert path.is_file()
+    about = path.read_text()
+    assert " test examples of 68 points" in about and "Points: 68, x and y of each in" in about
 
 
 NETS = {

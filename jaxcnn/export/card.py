@@ -40,6 +40,7 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     """The card of `files`, the form `to` of a run; `module` is its model."""
     record, run = source.record, source.run
     info, name = record.info, run.model.name
+    count, points = len(source.data.classes), run.train.objective == "landmarks"
     sizes = info["data"]
     rows = {
         "model": f"`{name}`, {info['parameters']:,} parameters",
@@ -47,10 +48,10 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
         + f", seed {run.seed}, {info['steps']:,} steps",
         "data": f"`{run.data.name}`, fingerprint `{sizes['fingerprint']}`: {sizes['train']:,}"
         f" training, {sizes['validation']:,} validation, {sizes['test']:,} test examples of"
-        f" {sizes['classes']} classes",
+        f" {count} {'points' if points else 'classes'}",
         "licence of the data": LICENCES.get(run.data.name.removeprefix("tfds:"), "not known here"),
-        "validation": measured(record.rows[-1].get("validation") if record.rows else None),
-        "test": measured(record.test),
+        "validation": measured(record.rows[-1].get("validation") if record.rows else None, points),
+        "test": measured(record.test, points),
         "commit": f"`{info['commit']}`" + (", with uncommitted changes" if info["dirty"] else ""),
         "versions": ", ".join(f"{k} {v}" for k, v in info["versions"].items()),
         "command": f"`{info['command']}`",
@@ -69,7 +70,9 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
         "## Input and output",
         _input(source, whole=CALLS[to] != WEIGHTS),
         f"```{'sh' if to == 'c' else 'python'}\n{call}\n```",
-        "Classes, in the order of the output: " + ", ".join(source.data.classes) + ".",
+        f"Points: {count}, x and y of each in turn, as `jaxcnn/landmarks.py` numbers them."
+        if points
+        else "Classes, in the order of the output: " + ", ".join(source.data.classes) + ".",
         "## Recipe",
         "What differs from the defaults of `jaxcnn.config.Run`:",
         _table({f"`{k}`": f"`{v}`" for k, v in changed.items()}),
@@ -77,17 +80,21 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def measured(means: dict[str, Any] | None) -> str:
-    """'0.97 % error (95 % interval 0.80 to 1.18, Wilson), 10,000 examples', or what there is."""
+def measured(means: dict[str, Any] | None, points: bool = False) -> str:
+    """'0.97 % error (95 % interval 0.80 to 1.18, Wilson), 10,000 examples', or what there is; of
+    `points` of faces their error too.
+    """
     if not means:
         return "not measured"
     n = means["count"]
     if means.get("error") is None:
         return f"loss {means['loss']:.4g}, {n:,} examples"
     low, high = proportion_confint(round(means["error"] * n), n, method="wilson")
+    what = "of faces above 10 %" if points else "error"
+    mean = f"normalised mean error {100 * means['loss']:.2f} %; " if points else ""
     return (
-        f"{100 * means['error']:.2f} % error (95 % interval {100 * low:.2f} to {100 * high:.2f},"
-        f" Wilson: of the examples, not of the seeds), {n:,} examples"
+        f"{mean}{100 * means['error']:.2f} % {what} (95 % interval {100 * low:.2f} to"
+        f" {100 * high:.2f}, Wilson: of the examples, not of the seeds), {n:,} examples"
     )
 
 
@@ -115,6 +122,7 @@ def _input(source: Trained, whole: bool) -> str:
         steps.append(f"take away {mean} and divide by {std}, a number a channel")
     listed = ", ".join(steps)
     output = {"classification": "logits", "reconstruction": "the reconstruction"}
+    output["margin"] = "cosines of the embedding and each class's weights, times `train.radius`"
     output["landmarks"] = "x, y of each point from the picture's middle, in halves of the picture"
     made = output.get(source.run.train.objective, "the output of the last layer")
     if whole:

@@ -12,9 +12,10 @@ weights: a batch normalisation leaves no node. Shapes are those of one example, 
 | max_pool, avg_pool | window, stride, pads; the mean counts the zeros of the padding |
 | lrn | n, k, alpha, beta as `ops.LRN` has them |
 | affine | x scale + shift, both with ones where they are the same all along an axis |
-| relu, tanh, sigmoid, leaky_relu | of each number; slope |
-| add, sub, mul | of two inputs of one shape |
-| reshape, expand, concat, pad, slice, sum | axes or axis; low and high; start and stride |
+| relu, tanh, sigmoid, leaky_relu, exp, rsqrt | of each number; slope |
+| add, sub, mul, div | of two inputs of one shape |
+| mix | matrix [n, m], by which the numbers along an axis of a map become n others |
+| reshape, expand, concat, pad, slice, sum, largest | axes or axis; low and high; start and stride |
 """
 
 import itertools
@@ -27,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from jaxcnn import kernels, ops
 from jaxcnn.config import InputError
@@ -108,11 +109,8 @@ def _lrn(eqn: JaxprEqn) -> dict[str, Any] | None:
 
 def _equation(eqn: JaxprEqn, values: list[Value]) -> list[Value]:
     name = eqn.primitive.name
-    if name == "jit" and eqn.params["name"] == "leaky_relu" and isinstance(values[0], Node):
-        body = eqn.params["jaxpr"].jaxpr
-        (product,) = (e for e in body.eqns if e.primitive.name == "mul")
-        (slope,) = (v.val for v in product.invars if isinstance(v, Literal))
-        return [Node("leaky_relu", values[0].shape, (values[0],), fields={"slope": float(slope)})]
+    if name == "jit" and eqn.params["name"] in FUNCTIONS and isinstance(values[0], Node):
+        return [FUNCTIONS[eqn.params["name"]](eqn, values[0])]
     if name in CALLS:
         inner: Any = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
         return _run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), values)
@@ -186,8 +184,6 @@ def _affine(x: Node, scale: np.ndarray, shift: np.ndarray) -> Node:
 def _arithmetic(eqn: JaxprEqn, a: Value, b: Value) -> Node:
     op, shape = eqn.primitive.name, _example(eqn)
     if isinstance(a, Node) and isinstance(b, Node):
-        if op == "div":
-            raise _refuse(eqn, "divides by what depends on the picture")
         return Node(op, shape, (_expanded(a, shape), _expanded(b, shape)))
     x, other = (a, b) if isinstance(a, Node) else (b, a)
     assert isinstance(x, Node) and isinstance(other, np.ndarray)
@@ -210,9 +206,15 @@ def _negative(eqn: JaxprEqn, x: Node) -> Node:
 
 def _maximum(eqn: JaxprEqn, a: Value, b: Value) -> Node:
     x, other = (a, b) if isinstance(a, Node) else (b, a)
-    if not isinstance(x, Node) or isinstance(other, Node) or np.any(other):
-        raise _refuse(eqn, "is not with zero")
-    return Node("relu", x.shape, (x,))
+    numbers = [] if isinstance(other, Node) else np.unique(other)
+    if not isinstance(x, Node) or len(numbers) != 1:
+        raise _refuse(eqn, "is not with a number")
+    if np.isneginf(numbers[0]):  # in a softmax
+        return x
+    least = np.full((1,) * len(x.shape), numbers[0], np.float64)
+    one = np.ones_like(least)
+    x = _affine(x, one, -least)
+    return _affine(Node("relu", x.shape, (x,)), one, least)
 
 
 def _power(eqn: JaxprEqn, x: Node) -> Node:
@@ -304,9 +306,21 @@ def _slice(eqn: JaxprEqn, x: Node) -> Node:
     return x if shape == x.shape else Node("slice", shape, (x,), fields=fields)
 
 
-def _sum(eqn: JaxprEqn, x: Node) -> Node:
-    axes = tuple(axis - 1 for axis in eqn.params["axes"])
-    return Node("sum", _example(eqn), (x,), fields={"axes": axes})
+def _stack(eqn: JaxprEqn, *parts: Value) -> Node:
+    axis, shape = eqn.params["axis"] - 1, _example(eqn)
+    if not all(isinstance(part, Node) for part in parts):
+        raise _refuse(eqn, "has a part that does not depend on the picture")
+    one = shape[:axis] + (1,) + shape[axis + 1 :]
+    thin = tuple(Node("reshape", one, (part,)) for part in parts if isinstance(part, Node))
+    return Node("concat", shape, thin, fields={"axis": axis})
+
+
+def _reduce(op: str) -> Callable[..., Node]:
+    def rule(eqn: JaxprEqn, x: Node) -> Node:
+        axes = tuple(axis - 1 for axis in eqn.params["axes"])
+        return Node(op, _example(eqn), (x,), fields={"axes": axes})
+
+    return rule
 
 
 def _same(eqn: JaxprEqn, x: Node) -> Node:
@@ -319,6 +333,32 @@ def _unary(op: str) -> Callable[..., Node]:
     return lambda eqn, x: Node(op, x.shape, (x,))
 
 
+def _leaky_relu(eqn: JaxprEqn, x: Node) -> Node:
+    (product,) = (e for e in eqn.params["jaxpr"].eqns if e.primitive.name == "mul")
+    (slope,) = (v.val for v in product.invars if isinstance(v, Literal))
+    return Node("leaky_relu", x.shape, (x,), fields={"slope": float(slope)})
+
+
+def _resize(eqn: JaxprEqn, x: Node) -> Node:
+    """`jax.image.resize` of maps: a matrix for the rows, then one for the columns."""
+    before, after = x.shape, _example(eqn)
+    for axis, (n, m) in enumerate(zip(before, after, strict=True)):
+        if n != m:
+            matrix = np.asarray(jax.image.resize(np.eye(n, dtype=np.float32), (m, n), "linear"))
+            shape = (*x.shape[:axis], m, *x.shape[axis + 1 :])
+            x = Node("mix", shape, (x,), {"matrix": matrix}, {"axis": axis})
+    # What the trace has lost is whether the method was 'linear'.
+    drawn = np.random.default_rng(0).normal(size=(BATCH, *before)).astype(np.float32)
+    (wanted,) = jaxpr_as_fun(eqn.params["jaxpr"])(drawn)
+    linear = jax.image.resize(drawn, (BATCH, *after), "linear")
+    if len(before) != 3 or before[2] != after[2] or not np.allclose(wanted, linear, atol=1e-4):
+        raise _refuse(eqn, "resizes what is no map, or not 'linear'")
+    return x
+
+
+FUNCTIONS: dict[str, Callable[..., Node]] = {"leaky_relu": _leaky_relu, "_resize": _resize}
+
+
 RULES: dict[str, Callable[..., Node]] = {
     **dict.fromkeys(("add", "sub", "mul", "div"), _arithmetic),
     "neg": _negative,
@@ -326,14 +366,17 @@ RULES: dict[str, Callable[..., Node]] = {
     **dict.fromkeys(("square", "integer_pow"), _power),
     "tanh": _unary("tanh"),
     "logistic": _unary("sigmoid"),
+    **{name: _unary(name) for name in ("exp", "rsqrt")},
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     **dict.fromkeys(("reduce_window_max", "reduce_window_sum"), _pool),
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), _reshape),
     "broadcast_in_dim": _expand,
     "concatenate": _concat,
+    "stack": _stack,
     "pad": _pad,
     "slice": _slice,
-    "reduce_sum": _sum,
+    "reduce_sum": _reduce("sum"),
+    "reduce_max": _reduce("largest"),
     **dict.fromkeys(("convert_element_type", "copy", "stop_gradient"), _same),
 }

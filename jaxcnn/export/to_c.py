@@ -15,6 +15,8 @@ from jaxcnn.export.graph import Node, Shape, ordered
 
 PER_LINE = 8
 
+# Of operations whose own names are C's.
+NAMES = {name: f"apply_{name}" for name in ("tanh", "exp", "rsqrt", "div")}
 # What a network may call; a file has those that its own does.
 FUNCTIONS = {
     "conv": """
@@ -142,6 +144,20 @@ static void sigmoid(const float *restrict x, float *restrict y, int n)
         y[i] = 1 / (1 + expf(-x[i]));
 }
 """,
+    "exp": """
+static void apply_exp(const float *restrict x, float *restrict y, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = expf(x[i]);
+}
+""",
+    "rsqrt": """
+static void apply_rsqrt(const float *restrict x, float *restrict y, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = 1 / sqrtf(x[i]);
+}
+""",
     "affine": """
 /* x scale + shift; each of the `size` pairs serves `along` numbers in a row */
 static void affine(const float *restrict x, const float *restrict scale,
@@ -155,13 +171,13 @@ static void affine(const float *restrict x, const float *restrict scale,
 """,
     **{
         name: f"""
-static void {name}(const float *a, const float *b, float *restrict y, int n)
+static void {NAMES.get(name, name)}(const float *a, const float *b, float *restrict y, int n)
 {{
     for (int i = 0; i < n; i++)
         y[i] = a[i] {sign} b[i];
 }}
 """
-        for name, sign in (("add", "+"), ("sub", "-"), ("mul", "*"))
+        for name, sign in (("add", "+"), ("sub", "-"), ("mul", "*"), ("div", "/"))
     },
     "concat": """
 /* blocks of n numbers, into places that stand `apart` */
@@ -205,6 +221,34 @@ static void sum(const float *restrict x, int a, int n, int c, float *restrict y)
             for (int k = 0; k < c; k++)
                 y[k] += *x++;
     }
+}
+""",
+    "largest": """
+/* of the middle axis of x [a, n, c] */
+static void largest(const float *restrict x, int a, int n, int c, float *restrict y)
+{
+    for (int i = 0; i < a; i++, y += c) {
+        for (int k = 0; k < c; k++)
+            y[k] = -INFINITY;
+        for (int j = 0; j < n; j++)
+            for (int k = 0; k < c; k++, x++)
+                y[k] = *x > y[k] ? *x : y[k];
+    }
+}
+""",
+    "mix": """
+/* x [a, n, c] -> y [a, m, c], by the matrix [m, n] */
+static void mix(const float *restrict x, int a, int n, int c, const float *restrict matrix,
+                float *restrict y, int m)
+{
+    for (int i = 0; i < a; i++, x += n * c)
+        for (int j = 0; j < m; j++, y += c) {
+            for (int k = 0; k < c; k++)
+                y[k] = 0;
+            for (int q = 0; q < n; q++)
+                for (int k = 0; k < c; k++)
+                    y[k] += matrix[j * n + q] * x[q * c + k];
+        }
 }
 """,
     "expand": """
@@ -393,12 +437,15 @@ def _calls(node: Node, i: int, place: dict[Node, str]) -> Iterator[str]:
         where = (*_three(f["start"], 0), *_three(f["stride"], 1))
         given = _three(node.inputs[0].shape, 1)
         yield call("slice", *xs, *given[1:], *where, y, *_three(node.shape, 1))
-    elif node.op == "sum":
-        yield call("sum", *xs, *_middle(f["axes"], node.inputs[0].shape), y)
+    elif node.op == "mix":
+        given = _middle((f["axis"],), node.inputs[0].shape)
+        yield call("mix", *xs, *given, f"matrix{i}", y, node.shape[f["axis"]])
+    elif node.op in ("sum", "largest"):
+        yield call(node.op, *xs, *_middle(f["axes"], node.inputs[0].shape), y)
     elif node.op == "expand":
         given = node.inputs[0].shape
         axes = tuple(k for k, m in enumerate(node.shape) if m != given[k])
         before, along, behind = _middle(axes, node.shape)
         yield call("expand", *xs, before, behind, y, along)
     elif node.op not in ("input", "reshape"):
-        yield call("apply_tanh" if node.op == "tanh" else node.op, *xs, y, n)
+        yield call(NAMES.get(node.op, node.op), *xs, y, n)

@@ -13,8 +13,9 @@ from jaxcnn.export.graph import Node, ordered
 OPSET, IR_VERSION = 17, 8  # of 2022: what nearly all runtimes read
 TURN, BACK = (0, 3, 1, 2), (0, 2, 3, 1)
 UNARY = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "leaky_relu": "LeakyRelu"}
-BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul"}
-MAPS_ONLY = ("conv", "max_pool", "avg_pool", "lrn")  # wants channels first
+UNARY |= {"exp": "Exp"}
+BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div"}
+MAPS_ONLY = ("conv", "max_pool", "avg_pool", "lrn", "mix")  # wants channels first
 
 
 def installed() -> Any:
@@ -75,7 +76,7 @@ class _Writer:
         """Whether a value's inputs, and so itself, have their channels first."""
         if node.op in ("input", "reshape", "expand"):
             return False
-        if node.op == "sum" and node.fields["axes"] != (0, 1):
+        if node.op in ("sum", "largest") and node.fields["axes"] != (0, 1):
             return False
         return any((x, True) in self._names for x in node.inputs)
 
@@ -109,6 +110,8 @@ class _Writer:
         if node.op in UNARY:
             slope = {"alpha": f["slope"]} if "slope" in f else {}
             return self._emit(UNARY[node.op], *inputs, **slope)
+        if node.op == "rsqrt":
+            return self._emit("Reciprocal", self._emit("Sqrt", *inputs))
         if node.op in BINARY:
             return self._emit(BINARY[node.op], *inputs)
         if node.op == "affine":
@@ -119,6 +122,10 @@ class _Writer:
             if (turned["shift"] != 0).any():
                 x = self._emit("Add", x, self._constant(turned["shift"]))
             return x
+        if node.op == "mix":
+            if f["axis"] == 0:
+                return self._emit("MatMul", self._constant(a["matrix"]), *inputs)
+            return self._emit("MatMul", *inputs, self._constant(a["matrix"].T))
         if node.op == "dense":
             return self._emit("Gemm", *inputs, *map(self._constant, (a["kernel"], a["bias"])))
         if node.op == "lrn":
@@ -150,6 +157,9 @@ class _Writer:
         if node.op == "sum":
             axes = self._integers([axis(i) for i in f["axes"]])
             return self._emit("ReduceSum", *inputs, axes, keepdims=0)
+        if node.op == "largest":
+            axes = [axis(i) for i in f["axes"]]
+            return self._emit("ReduceMax", *inputs, axes=axes, keepdims=0)
         axes = [axis(i) for i in range(len(node.shape))]
         if node.op == "pad":
             low, high = ([0] * (len(axes) + 1) for _ in range(2))
