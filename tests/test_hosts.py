@@ -154,9 +154,15 @@ def test_processes_end_in_the_numbers_of_one(
     processes: int, arms: tuple[str, ...], place: Path, one: dict[str, Any]
 ) -> None:
     name = f"all{processes}"
-    out = finish(start(place, name, "--hosts", str(processes), "--arms", *arms))
+    out = finish(start(place, name, "--hosts", str(processes), "--keep-best", "--arms", *arms))
     assert f"{processes} processes, {processes} devices (1 each)" in out
     assert_same(outcome(place / name), {arm: one[arm] for arm in arms}, rtol=1e-5)
+    for info in (place / name).glob("mine/*/*/run.json"):
+        record = records.read(info.parent)
+        assert record is not None
+        errors = [row["validation"]["error"] for row in record.rows]
+        best = record.rows[errors.index(min(errors))]["step"]
+        assert [p.name for p in (info.parent / "best").iterdir()] == [str(best)]
     [named] = (place / name).glob("mine/stream/*/unreadable.json")
     assert len([path for split in json.loads(named.read_text()).values() for path in split]) == 2
     infos = [json.loads(p.read_text()) for p in (place / name).glob("mine/*/*/run.json")]

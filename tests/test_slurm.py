@@ -196,6 +196,7 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
     file, out = written(tmp_path, {**QUICK, "STEPS": "300", "EVERY": "100"}), tmp_path / "there"
     launch = (sys.executable, "launch.py")
     asked = (*launch, "run", file, "--out", out, "--on", "slurm", "--cpus", 1, "--memory", "200M")
+    asked = (*asked, "--keep", 1, "--keep-best")
     said = shell(cluster, *asked, "--array-parallelism", 2, "--slurm", "hold")
     found = re.search(r"submitted: (\d+)_0, mine small; .*\nsubmitted: \1_1, mine large", said)
     assert found, said
@@ -213,6 +214,8 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
     wait(ended, "end", out / "slurm")
     assert outcome(out) == outcome(tmp_path / "here") and len(outcome(out)) == 6
     info = json.loads(next(out.glob("mine/large/*/run.json")).read_text())
+    kept = {p.parent.name for p in out.glob("mine/*/*/*/[0-9]*")}
+    assert kept == {"checkpoints", "best"} and len(list(out.glob("mine/*/*/checkpoints/*"))) == 6
     assert info["cpu_devices"] == 1 and "run" in info["command"] and "--arms" in info["command"]
     state = shell(cluster, *launch, "status", file, "--out", out)
     assert re.search(r"small +3 +3 +0 +0 +0 +0 +\d+_0 completed", state), state
