@@ -110,6 +110,10 @@ def run(
     out: Out = Path("runs"),
     data_dir: DataDir = None,
     checkpoint_every: Annotated[float, arg(help="Seconds between checkpoints.")] = 30.0,
+    keep: Annotated[int, arg(metavar="N", help="Of each run, the newest N checkpoints.")] = 2,
+    keep_best: Annotated[
+        bool, arg(help="And that of the least validation error, for --checkpoint best.")
+    ] = False,
     tensorboard: Annotated[
         bool, arg(help="Write TensorBoard event files beside the records.")
     ] = False,
@@ -142,6 +146,8 @@ def run(
     """
     if at_once is not None and at_once < 1:
         raise InputError(f"--at-once: {at_once} is not allowed; it must be at least 1.")
+    if keep < 1:
+        raise InputError(f"--keep: {keep} is not allowed; it must be at least 1.")
     if hosts is not None:
         if on == "slurm":
             raise InputError("--hosts: has no use beside --on slurm; there it is --nodes.")
@@ -156,6 +162,8 @@ def run(
         common += [word for setting in settings for word in ("--set", setting)]
         common += ["--data-dir", str(data_dir)] if data_dir else []
         own = [*common, "--checkpoint-every", str(checkpoint_every)]
+        own += ["--keep", str(keep)] if keep != 2 else []
+        own += ["--keep-best"] if keep_best else []
         own += ["--tensorboard"] if tensorboard else []
         own += ["--at-once", str(at_once)] if at_once else []
         own += ["--hosts", "auto"] if resources.nodes is not None else []
@@ -169,6 +177,7 @@ def run(
     from jaxcnn import backend, records, sweep, train
     from jaxcnn import hosts as company
     from jaxcnn import tensorboard as board
+    from jaxcnn.checkpoint import Saving
     from jaxcnn.console import Display, stop_on_signals
 
     backend.set_up()
@@ -195,14 +204,14 @@ def run(
             try:
                 own = possible[exp.name] = sweep.here(exp)
                 datasets = train.load_data(sweep.all_runs(own), data_dir)
-                train.check(sweep.all_runs(own), datasets)
+                train.check(sweep.all_runs(own), datasets, best=keep_best)
                 work[exp.name] = sweep.work(own, out, datasets)
             except Exception as error:
                 fails(exp, error)
     planned = [exp for exp in selected if exp.name in work]
     ahead, total = (sum(column) for column in zip(*work.values(), strict=True)) if work else (0, 0)
-    options: dict[str, Any] = {"preset": preset, "checkpoint_seconds": checkpoint_every}
-    options |= {"at_once": at_once}
+    options: dict[str, Any] = {"preset": preset, "at_once": at_once}
+    options |= {"saving": Saving(checkpoint_every, keep, keep_best)}
     with stop_on_signals() as stop, Display(console, "", total - ahead, total) as display:
         stopped = company.heeding(stop)
         for i, exp in enumerate(planned):

@@ -6,30 +6,47 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
+NEWEST, BEST = "checkpoints", "best"  # folders of a run's
+
+
+class Saving(NamedTuple):
+    """When checkpoints are written and which of them stay. No result depends on it."""
+
+    seconds: float = 30.0  # between two of them
+    keep: int = 2  # so many of the newest
+    best: bool = False  # and that of the point of the curve with the least validation error
+
+
+USUAL = Saving()
+
 
 class Checkpoints:
-    """The checkpoints of one run's folder, the newest two."""
+    """The checkpoints in one place of a run's folder, the newest `keep`: those that it goes on
+    from, or the best.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keep: int = USUAL.keep, place: str = NEWEST) -> None:
         # What goes wrong is raised, and told once.
         absl_logging.set_verbosity(absl_logging.FATAL)
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         self._folder = folder
-        path = (folder / "checkpoints").resolve()
+        path = (folder / place).resolve()
         own: dict[str, Any] = {}
         if jax.process_count() > 1:  # process 0 alone is here; orbax would wait for the others
             path.mkdir(parents=True, exist_ok=True)
             alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "0"}
             own = {"multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
             own |= {"create": False}
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True, **own)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, **own
+        )
         self._manager = ocp.CheckpointManager(path, options=options)
 
     def save(self, step: int, tree: Any) -> None:
@@ -37,6 +54,9 @@ class Checkpoints:
         with self._in_one_line():
             if step not in self._manager.all_steps():
                 self._manager.save(step, args=ocp.args.StandardSave(tree))
+
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
 
     def wait(self) -> None:
         """Until all is on disk; raises what went wrong there."""
@@ -60,23 +80,29 @@ class Checkpoints:
                 raise full from error
             raise RuntimeError(f"{self._folder}: {text.strip().splitlines()[0][:200]}") from error
 
-    def restore(self, like: Any) -> tuple[int, Any, list[str]]:
-        """(step, tree, complaints) of the newest whole checkpoint; step -1 and None where there is
-        none.
+    def drop_after(self, step: int) -> None:
+        """What was saved behind it."""
+        for each in self.steps():
+            if each > step:
+                self._manager.delete(each)
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, list[str]]:
+        """(step, tree, complaints) of the newest whole checkpoint, or of that of `step`; step -1
+        and None where there is none.
 
         `like` has the shapes and dtypes. A damaged checkpoint is passed over for the one before,
         deleted, and named in the complaints.
         """
         complaints = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for at in reversed(self.steps() if step is None else [step]):
             try:
-                tree = self._manager.restore(step, args=ocp.args.StandardRestore(like))
+                tree = self._manager.restore(at, args=ocp.args.StandardRestore(like))
                 _same_shapes(like, tree)
-                return step, tree, complaints
+                return at, tree, complaints
             except Exception as error:  # whatever orbax, tensorstore or json raise on damaged files
                 reason = str(error).strip().split("\n")[0][:120]
-                complaints.append(f"checkpoint at step {step} is damaged ({reason})")
-                self._manager.delete(step)
+                complaints.append(f"checkpoint at step {at} is damaged ({reason})")
+                self._manager.delete(at)
         return -1, None, complaints
 
 

@@ -17,6 +17,13 @@ RunFolder = Annotated[
     Positional[Path],
     arg(metavar="RUN", help="Folder of a finished run, as runs/EXPERIMENT/ARM/SEED."),
 ]
+Checkpoint = Annotated[
+    str,
+    arg(
+        metavar="last|best|STEP",
+        help="Which one: of the run's last step, the best, or a kept step.",
+    ),
+]
 Kind = Annotated[
     Positional[Literal["layers", "architectures", "published", "errata", "claims"]],
     arg(help="What the table is of."),
@@ -159,6 +166,7 @@ def evaluate(
         bool, arg(help="The file's net is the model, whatever its tensors' names say.")
     ] = False,
     out: Annotated[Path | None, arg(metavar="FILE", help="Write it as JSON, too.")] = None,
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """Top-1 and top-5 error of given weights, on a folder of pictures or on shards, or of a
@@ -170,6 +178,8 @@ def evaluate(
     folder = Path(model) if (Path(model) / "run.json").is_file() else None
     if folder is not None and (weights or synsets or kind or trust):
         raise InputError("--weights, --synsets, --input, --trust: RUN has its own; of MODEL.")
+    if folder is None and checkpoint != "last":
+        raise InputError(f"--checkpoint: {checkpoint!r} is of a RUN; {model!r} is none.")
     if folder is None and (weights is None or data is None):
         missing = "--weights" if weights is None else "--data"
         raise InputError(
@@ -191,7 +201,7 @@ def evaluate(
         job = jobs.of_weights(model, weights, source, **of)
     else:
         of = {"data": data, "split": split, "how": crops, "sides": resize, "data_dir": data_dir}
-        job = jobs.of_run(folder, **of)
+        job = jobs.of_run(folder, checkpoint=checkpoint, **of)
     levels = tree.levels(job.net.classes) if wordnet else None
     with counted(console, job.net.name, "pictures") as progress:
         result = evaluation.judge(
@@ -216,7 +226,8 @@ def evaluate(
     if result.pictures == 0:
         raise InputError(f"--data: none of the pictures of {split} in {str(data)!r} can be read.")
     compared = folder is None or (len(job.net.classes) == 1000 and split != "train")
-    listing.show(evaluation.table(job.net.name, result, crops, resize, folder, compared), console)
+    title = None if folder is None else f"{folder}, step {job.step:,}"
+    listing.show(evaluation.table(job.net.name, result, crops, resize, title, compared), console)
     if levels is not None:
         listing.show(evaluation.level_table(result, levels), console)
     speed = result.pictures / result.seconds
@@ -225,7 +236,7 @@ def evaluate(
         written = {"command": records.command(), "model": model, "weights": weights, "data": data}
         written = {name: None if v is None else str(v) for name, v in written.items()}
         written |= {"split": split, "fingerprint": job.source.fingerprint, "crops": crops}
-        written |= {"resize": list(resize), "limit": limit} | result.as_json()
+        written |= {"resize": list(resize), "limit": limit, "step": job.step} | result.as_json()
         records.write_json(out, written)
         console.print(f"Written: {out}", soft_wrap=True)
 
@@ -320,6 +331,7 @@ def export(
         arg(help="Weights alone, twice; a program for jax; one for ONNX runtimes; C99 source."),
     ],
     out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/export.")] = None,
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """Write a trained model for other programs, and its model card.
@@ -335,7 +347,7 @@ def export(
     if out is not None:
         records.check_writable(out)
     with console.status("reading the run"):
-        paths = exports.export(folder, to, out, data_dir)
+        paths = exports.export(folder, to, out, data_dir, checkpoint)
     for path in paths:
         size = f"{path.stat().st_size / 1000:.0f} kB"
         console.print(f"Written: {path} ({size})", soft_wrap=True)
@@ -351,6 +363,7 @@ def predict(
     show: Annotated[
         str, arg(metavar="LAYER", help="Draw its filters and feature maps into RUN/predict/.")
     ] = "",
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """What a trained model says of pictures: the likeliest classes and their probabilities; or
@@ -368,7 +381,7 @@ def predict(
 
     backend.set_up()
     with console.status("reading the run"):
-        source = trained.load(folder, data_dir)
+        source = trained.load(folder, data_dir, checkpoint)
         points = source.run.train.objective == "landmarks"
         drawn = trained.shown(source, show, images) if show else []
         faces = trained.face_points(source, images) if points else []
@@ -392,6 +405,7 @@ def landmarks(
         "test"
     ),
     out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/landmarks.")] = None,
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """How well a trained model finds the points of faces: normalised mean error, failures, the
@@ -407,7 +421,7 @@ def landmarks(
     out = folder / "landmarks" if out is None else out
     records.check_writable(out)
     with console.status("reading the run"):
-        found = trained.judged(trained.load(folder, data_dir), split)
+        found = trained.judged(trained.load(folder, data_dir, checkpoint), split)
     mean, low, high = stats.interval(found.errors)
     console.print(
         f"{split}, {len(found.errors):,} faces: normalised mean error {100 * mean:.2f} % (95 %"
@@ -446,6 +460,7 @@ def faces(
     ] = None,
     zoom: Annotated[float, arg(help="Of --pairs: 2 takes the middle half of each picture.")] = 1.0,
     out: Annotated[Path | None, arg(metavar="DIR", help="Else RUN/faces.")] = None,
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """How well a trained model's embedding tells people apart: rank-1 and rank-5 identification,
@@ -465,7 +480,7 @@ def faces(
     out = folder / "faces" if out is None else out
     records.check_writable(out)
     with console.status("reading the run"):
-        source = trained.load(folder, data_dir)
+        source = trained.load(folder, data_dir, checkpoint)
         if pairs is not None and pictures is not None:
             rows, curve = recognition.by_pairs(source, layer, pairs, pictures, zoom)
             paths = [recognition.write({pairs.stem: curve}, out, pairs.stem)]
@@ -487,6 +502,7 @@ def features(
     to: Annotated[
         Path | None, arg(metavar="FILE.npz", help="Else RUN/features/LAYER.SPLIT.npz.")
     ] = None,
+    checkpoint: Checkpoint = "last",
     data_dir: DataDir = None,
 ) -> None:
     """What a layer of a trained model makes of a data set, for other models: an .npz file with
@@ -501,7 +517,7 @@ def features(
 
     backend.set_up()
     with console.status("reading the run"):
-        source = trained.load(folder, data_dir)
+        source = trained.load(folder, data_dir, checkpoint)
     if not layer:
         if to is not None:
             raise InputError("--to: of the features of a layer; name it by --layer.")

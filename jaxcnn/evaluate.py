@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -123,7 +122,7 @@ def table(
     result: Evaluation,
     how: Crops,
     sides: tuple[int, ...] = (),
-    run: Path | None = None,
+    run: str | None = None,
     compared: bool = True,
 ) -> Listing:
     """Ours, of given weights or of a run, and below it what is published of this model by this
@@ -150,7 +149,7 @@ def table(
             nothing = {"top1_interval": None, "top5_interval": None}
             rows.append({"what": f"published: {one.source}"} | figures | nothing)
     note = "Published figures are of all 50,000 pictures of ILSVRC-2012's validation split."
-    title = f"{name} with the given weights" if run is None else str(run)
+    title = f"{name} with the given weights" if run is None else run
     return Listing("evaluation", title, columns, tuple(rows), note if len(rows) > 1 else "")
 
 

@@ -15,6 +15,7 @@ from jaxcnn.crops import Crops, Net
 from jaxcnn.data import augment, photos
 from jaxcnn.data.photos import Source
 from jaxcnn.data.streamed import Held, Streamed
+from jaxcnn.starts import LAST
 
 Array = jax.Array
 RESIZE = 256  # the shorter side of pictures, for published weights
@@ -54,6 +55,7 @@ class Job(NamedTuple):
     variables: Any
     source: Source
     places: list[int]
+    step: int | None = None  # of a run's checkpoint
 
 
 def of_weights(
@@ -91,6 +93,7 @@ def of_run(
     folder: Path,
     *,
     data_dir: Path | None = None,
+    checkpoint: str = LAST,
     data: Path | None = None,
     split: str | None = None,
     how: Crops = 1,
@@ -100,7 +103,7 @@ def of_run(
     of its own; 'test' or, of those, 'validation' unless another is named. It is given what it is
     given in training: its `data.crop`, normalised by the moments of its training pictures.
     """
-    found = trained.load(folder, data_dir)
+    found = trained.load(folder, data_dir, checkpoint)
     run, own = found.run, found.data
     if run.train.objective != "classification":
         raise InputError(
@@ -132,7 +135,8 @@ def of_run(
         )
     state = found.state
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return Job(net, variables, source, [own.classes.index(name) for name in source.classes])
+    places = [own.classes.index(name) for name in source.classes]
+    return Job(net, variables, source, places, found.at)
 
 
 def _pictures(found: trained.Trained, data: Path | None, split: str, side: int) -> Source:

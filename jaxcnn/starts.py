@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxcnn import classical, cohorts, config, ops, records, sharding, step, transfer, weights
-from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.checkpoint import BEST, NEWEST, Checkpoints
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Absent, InputError, Run
 from jaxcnn.data import augment
@@ -23,6 +23,7 @@ from jaxcnn.data.streamed import Pictures
 from jaxcnn.step import Problem, State
 from jaxcnn.wave import Wave
 
+LAST = "last"
 ABOUT = ("source_data", "weights")  # in run.json: fingerprint of the source's data, hash of a file
 
 Datasets = Mapping[config.Data, Pictures]
@@ -259,10 +260,38 @@ def at_mean_face(run: Run, problem: Problem, state: State, points: np.ndarray) -
     return step.begun(state, params, state.batch_stats)
 
 
-def final(folder: Path, run: Run, data: Pictures) -> State:
-    """The state of a finished run at its last step, with the weights that it was judged by."""
+def final(folder: Path, run: Run, data: Pictures, checkpoint: str = LAST) -> State:
+    """The state of a finished run at its last step, or that of another checkpoint, with the weights
+    that it was judged by.
+
+    Raises `InputError` for a `checkpoint` that is neither `LAST` nor `BEST` nor a step that is
+    kept.
+    """
     _, like = program(run, data, sharding.make_mesh(1, 1))
-    return step.used(final_carry(folder, like).state)
+    carry = final_carry(folder, like) if checkpoint == LAST else _kept(folder, like, checkpoint)
+    return step.used(carry.state)
+
+
+def _kept(folder: Path, like: Carry, checkpoint: str) -> Carry:
+    kept: dict[str, tuple[Checkpoints, int]] = {}
+    with contextlib.ExitStack() as stack:
+        for place in (BEST, NEWEST):
+            if (folder / place).is_dir():
+                disk = Checkpoints(folder, place=place)
+                stack.callback(disk.close)
+                for at in disk.steps():
+                    kept |= {name: (disk, at) for name in (str(at), place) if name != NEWEST}
+        if checkpoint not in kept:
+            why = " run --keep-best keeps that." if checkpoint == BEST else ""
+            raise InputError(
+                f"--checkpoint: {checkpoint!r} is not one of {', '.join([LAST, *kept])}, which"
+                f" {folder} has.{why}"
+            )
+        disk, at = kept[checkpoint]
+        _, carry, complaints = disk.restore(like, at)
+    if carry is None:
+        raise RuntimeError(f"{folder}: {complaints[0]}. --checkpoint names another.")
+    return carry
 
 
 def final_carry(folder: Path, like: Carry) -> Carry:

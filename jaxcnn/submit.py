@@ -33,7 +33,8 @@ def submit(
     failed: dict[str, Exception] = {}
     for name, exp in asked.items():
         try:
-            arms = left(exp, root, data_dir, "cpu" if resources.gpus is None else "gpu")
+            platform, best = "cpu" if resources.gpus is None else "gpu", "--keep-best" in options
+            arms = left(exp, root, data_dir, platform, best=best)
         except Exception as error:
             if len(asked) == 1:
                 raise
@@ -50,8 +51,11 @@ def submit(
     return slurm.submit(tasks, resources, root) if tasks else [], failed
 
 
-def left(exp: Experiment, root: Path, data_dir: Path | None, platform: str) -> list[str]:
-    """The arms for devices of `platform` that have something left to train or test.
+def left(
+    exp: Experiment, root: Path, data_dir: Path | None, platform: str, *, best: bool = False
+) -> list[str]:
+    """The arms for devices of `platform` that have something left to train or test; `best`: by
+    `launch.py run --keep-best`.
 
     Raises `InputError` for what cannot be trained, as `launch.py run` does. Where something is
     'auto', the device of the task decides what that means: all arms are named, and nothing is
@@ -61,5 +65,5 @@ def left(exp: Experiment, root: Path, data_dir: Path | None, platform: str) -> l
         return list(exp.arms)
     own = sweep.here(exp, platform)
     datasets = train.load_data(sweep.all_runs(own), data_dir)
-    train.check(sweep.all_runs(own), datasets)
+    train.check(sweep.all_runs(own), datasets, best=best)
     return [arm for arm in own.arms if not sweep.complete(experiment.only(own, [arm]), root)]

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from jaxcnn import config, experiment, records, stats, train, transfer
+from jaxcnn.checkpoint import USUAL, Saving
 from jaxcnn.config import InputError, Run, override
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.experiment import Experiment
@@ -130,7 +131,7 @@ def run(
     *,
     preset: str,
     stop: Callable[[], bool] = lambda: False,
-    checkpoint_seconds: float = 30.0,
+    saving: Saving = USUAL,
     at_once: int | None = None,
 ) -> Iterator[Tick]:
     """Train and test all that is missing of `exp` under `root`, `at_once` runs side by side."""
@@ -145,8 +146,8 @@ def run(
             folder: {"experiment": exp.name, "arm": folder.parent.name, "preset": preset}
             for folder in jobs
         }
-        often = {"stop": stop, "checkpoint_seconds": checkpoint_seconds}
-        return train.train(jobs, labels, datasets, at_once=at_once, sources=sources, **often)
+        how: dict[str, Any] = {"stop": stop, "saving": saving, "at_once": at_once}
+        return train.train(jobs, labels, datasets, sources=sources, **how)
 
     yield from trained(starts)
     yield from trained(tuning_jobs(exp, root))

@@ -34,7 +34,7 @@ from jaxcnn import (
     transfer,
     weights,
 )
-from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.checkpoint import BEST, USUAL, Checkpoints, Saving
 from jaxcnn.cohorts import Carry
 from jaxcnn.config import InputError, Run
 from jaxcnn.data import sources, streamed
@@ -66,10 +66,17 @@ def examples(data: Pictures, run: Run, problem: Problem) -> int:
     return feeds.rows(run, problem) if run.data.stream else sum(data.sizes.values())
 
 
-def check(runs: list[Run], datasets: Mapping[config.Data, Pictures]) -> None:
+def check(runs: list[Run], datasets: Mapping[config.Data, Pictures], *, best: bool = False) -> None:
     """Trace one step of each program, without compiling or making weights: errors come before any
-    work.
+    work. `best`: whether there is a validation error for the best checkpoint to be chosen by, too.
     """
+
+    for run in runs if best else []:
+        if not is_fitted(run) and datasets[run.data].sizes["validation"] == 0:
+            raise InputError(
+                f"--keep-best: {run.data.name!r} has no validation data to choose by;"
+                f" data.validation_examples is {run.data.validation_examples}."
+            )
 
     def kind(run: Run) -> Any:
         """Equal for runs of one program that start from runs of one program."""
@@ -133,7 +140,7 @@ def train(
     datasets: Mapping[config.Data, Pictures],
     *,
     stop: Callable[[], bool] = lambda: False,
-    checkpoint_seconds: float = 30.0,
+    saving: Saving = USUAL,
     at_once: int | None = None,
     sources: Mapping[Run, Path] | None = None,
 ) -> Iterator[Tick]:
@@ -170,9 +177,7 @@ def train(
                         yield from _fit(runs, infos, _whole(data), begin, stop)
                         continue
                     with memory.explained(_name(wave), runs[wave[0]]):
-                        yield from _resume(
-                            runs, infos, data, mesh, width, begin, stop, checkpoint_seconds
-                        )
+                        yield from _resume(runs, infos, data, mesh, width, begin, stop, saving)
         pending = {f: run for f, run in pending.items() if not records.is_finished(f)}
         if pending and held_elsewhere:
             if not waiting:
@@ -320,19 +325,24 @@ def _resume(
     width: int,
     begin: starts.Begin,
     stop: Callable[[], bool],
-    checkpoint_seconds: float,
+    saving: Saving,
 ) -> Iterator[Tick]:
     """Train the runs from their newest checkpoints, those of equal step side by side."""
     program, like = starts.program(next(iter(runs.values())), data, mesh)
     with contextlib.ExitStack() as stack:
         disks: dict[Path, Checkpoints] = {}
+        bests: dict[Path, Checkpoints] = {}
         found: dict[Path, tuple[int, Carry | None]] = {}
         for folder, run in runs.items():
-            disks[folder] = Checkpoints(folder)
+            disks[folder] = Checkpoints(folder, saving.keep)
             stack.callback(disks[folder].close)
             _begin(folder, run, infos[folder], data)
             at, carry, complaints = disks[folder].restore(like)
             found[folder] = (at, carry)
+            if saving.best:
+                bests[folder] = Checkpoints(folder, 1, BEST)
+                stack.callback(bests[folder].close)
+                bests[folder].drop_after(at)  # it will come again
             after = f"step {at}" if at >= 0 else "the start"
             for complaint in complaints:
                 yield Tick(folder, max(at, 0), note=f"{folder}: {complaint}; going on from {after}")
@@ -342,12 +352,13 @@ def _resume(
                 folders=equal,
                 runs=[runs[f] for f in equal],
                 disks=[disks[f] for f in equal],
+                bests=[bests[f] for f in equal if saving.best],
                 data=data,
                 problem=problem_of(next(iter(runs.values())), data),
                 program=program,
                 width=width,
                 stop=stop,
-                checkpoint_seconds=checkpoint_seconds,
+                saving=saving,
             )
             carries = [c for f in equal if (c := found[f][1]) is not None]
             if at < 0:

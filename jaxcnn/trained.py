@@ -19,6 +19,7 @@ from jaxcnn.data.pictures import Unreadable
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.records import Record
+from jaxcnn.starts import LAST
 from jaxcnn.step import Problem, State
 
 
@@ -27,12 +28,18 @@ class Trained(NamedTuple):
     run: Run
     data: Pictures
     problem: Problem
-    state: State  # at the last step
+    state: State  # at the last step, or at that of another checkpoint
+
+    @property
+    def at(self) -> int:
+        """The step of its weights."""
+        return int(self.state.step)
 
 
-def load(folder: Path, data_dir: Path | None = None) -> Trained:
-    """The run in `folder`. Raises `InputError` where none is, or none that came to its end; the
-    data set is needed too, for the moments of its pixels and the names of its classes.
+def load(folder: Path, data_dir: Path | None = None, checkpoint: str = LAST) -> Trained:
+    """The run in `folder`, at its last step, at that of the 'best' checkpoint, or at a step that is
+    kept. Raises `InputError` where none is, or none that came to its end; the data set is needed
+    too, for the moments of its pixels and the names of its classes.
     """
     record = records.read(folder)
     if record is None:
@@ -43,7 +50,7 @@ def load(folder: Path, data_dir: Path | None = None) -> Trained:
     if record.result is None:
         again = record.info["command"]
         raise InputError(f"RUN: {str(folder)!r} is not finished. To go on:\n  {again}")
-    if record.diverged:
+    if record.diverged and checkpoint == LAST:
         at = record.result["step"]
         raise InputError(f"RUN: {str(folder)!r} diverged at step {at}; it has no weights to use.")
     run = record.run
@@ -59,7 +66,8 @@ def load(folder: Path, data_dir: Path | None = None) -> Trained:
             f"data.name: {run.data.name!r} has changed since {folder} was trained (fingerprint"
             f" {data.fingerprint}, then {then})."
         )
-    return Trained(record, run, data, train.problem_of(run, data), starts.final(folder, run, data))
+    state = starts.final(folder, run, data, checkpoint)
+    return Trained(record, run, data, train.problem_of(run, data), state)
 
 
 def probabilities(trained: Trained, files: Sequence[Path]) -> np.ndarray:

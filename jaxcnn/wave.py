@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcnn import config, hosts, losses, records, step
-from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.checkpoint import Checkpoints, Saving
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
@@ -44,12 +44,13 @@ class Wave:
     folders: list[Path]
     runs: list[Run]
     disks: list[Checkpoints]
+    bests: list[Checkpoints]  # none without `saving.best`
     data: Pictures
     problem: Problem
     program: Program
     width: int
     stop: Callable[[], bool]
-    checkpoint_seconds: float
+    saving: Saving
 
     def lanes(self, carries: list[Carry]) -> Lanes:
         what = (self.runs, self.problem, self.data, self.program, self.width)
@@ -62,6 +63,7 @@ class Wave:
         lanes = self.lanes(carries)
         live = set(range(len(self.runs)))
         spent = [_seconds(f, at) for f in self.folders]
+        least = [_least(f, disk) for f, disk in zip(self.folders, self.bests, strict=False)]
         started = saved = time.monotonic()
         stepping, counted = 0.0, 0  # seconds and steps since the last point of the curve
         chunk = 1
@@ -77,6 +79,7 @@ class Wave:
             def point(now: int) -> Iterator[Tick]:
                 """A row in each run's curve; a run that is no longer finite ends here."""
                 rows = self._rows(lanes)
+                better: set[int] = set()
                 for i in sorted(live):
                     seconds = spend(i)
                     row = {"step": now, **rows[i], "seconds": seconds}
@@ -87,8 +90,12 @@ class Wave:
                     if not _finite(row):
                         self._end(i, "diverged", now, seconds)
                         live.discard(i)
+                    elif self.bests and (error := _error(row)) < least[i]:
+                        least[i] = error
+                        better.add(i)
                     yield Tick(self.folders[i], now, row)
                 yield from self._told(now, lanes)
+                self._write(now, lanes, better, self.bests)
 
             if at < 0:
                 at = 0
@@ -109,7 +116,7 @@ class Wave:
                     for i in live:
                         yield Tick(self.folders[i], at)
                 stopping = self.stop()
-                if stopping or time.monotonic() - saved > self.checkpoint_seconds:
+                if stopping or time.monotonic() - saved > self.saving.seconds:
                     self._save(at, lanes, live, wait=stopping)
                     saved = time.monotonic()
                 if stopping and at < problem.steps and live:
@@ -146,12 +153,17 @@ class Wave:
             yield Tick(folder, now, note=note)
 
     def _save(self, at: int, lanes: Lanes, live: set[int], *, wait: bool) -> None:
-        whole = lanes.carry()
-        for i in sorted(live):
-            self.disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
+        for best in self.bests:  # on disk before the run can go on from a later step
+            best.wait()
+        self._write(at, lanes, live, self.disks)
         if wait:
             for i in sorted(live):
                 self.disks[i].wait()
+
+    def _write(self, at: int, lanes: Lanes, which: set[int], disks: list[Checkpoints]) -> None:
+        whole = lanes.carry() if which else None
+        for i in sorted(which):
+            disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
 
     def _end(self, i: int, status: str, at: int, seconds: float) -> None:
         result = {"status": status, "step": at, "seconds": seconds}
@@ -163,6 +175,18 @@ def _seconds(folder: Path, at: int) -> float:
     record = records.read(folder)
     rows = [r for r in record.rows if r["step"] <= at] if record else []
     return rows[-1]["seconds"] if rows else 0.0
+
+
+def _least(folder: Path, best: Checkpoints) -> float:
+    """The validation error of the best checkpoint; infinite where there is none."""
+    record, steps = records.read(folder), best.steps()
+    rows = [row for row in record.rows if row["step"] in steps] if record else []
+    return min(map(_error, rows), default=math.inf)
+
+
+def _error(row: Mapping[str, Any]) -> float:
+    """On validation data; the loss of a model that has no errors."""
+    return row["validation"].get("error", row["validation"]["loss"])
 
 
 def _finite(row: Mapping[str, Any]) -> bool:

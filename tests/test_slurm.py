@@ -41,7 +41,7 @@ EXPERIMENT = Experiment(
 """
 # Two settings of seed 0, then one of them at seed 1 as well: three runs an arm. And one that lasts.
 QUICK = {"MODEL": "mlp", "STEPS": "4", "EVERY": "2", "TUNE": '{"optim.lr": (0.05, 0.1)}'}
-LONG = {"MODEL": "lenet5", "STEPS": "5000", "EVERY": "50", "TUNE": "{}"}
+LONG = {"MODEL": "lenet5", "STEPS": "3000", "EVERY": "30", "TUNE": "{}"}
 
 
 def written(folder: Path, values: dict[str, str]) -> Path:
@@ -159,6 +159,21 @@ def cluster(environment: dict[str, str]) -> Iterator[dict[str, str]]:
         yield {**own, **more}
 
 
+@pytest.fixture
+def typed(
+    cluster: dict[str, str], command: Launch, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """What `launch.py WORDS...` prints, in this process: what only asks needs none of its own."""
+    monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
+
+    def run(*words: object) -> str:
+        code, out, err = command(*words)
+        assert (code, err) == (0, "")
+        return out
+
+    return run
+
+
 def shell(cluster: dict[str, str], *words: object) -> str:
     done = subprocess.run(
         list(map(str, words)), cwd=REPOSITORY, env=cluster, capture_output=True, text=True
@@ -192,10 +207,13 @@ def outcome(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_an_array_leaves_what_a_local_run_leaves(
+    cluster: dict[str, str], typed: Callable[..., str], tmp_path: Path
+) -> None:
     file, out = written(tmp_path, {**QUICK, "STEPS": "300", "EVERY": "100"}), tmp_path / "there"
     launch = (sys.executable, "launch.py")
     asked = (*launch, "run", file, "--out", out, "--on", "slurm", "--cpus", 1, "--memory", "200M")
+    asked = (*asked, "--keep", 1, "--keep-best")
     said = shell(cluster, *asked, "--array-parallelism", 2, "--slurm", "hold")
     found = re.search(r"submitted: (\d+)_0, mine small; .*\nsubmitted: \1_1, mine large", said)
     assert found, said
@@ -213,12 +231,14 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
     wait(ended, "end", out / "slurm")
     assert outcome(out) == outcome(tmp_path / "here") and len(outcome(out)) == 6
     info = json.loads(next(out.glob("mine/large/*/run.json")).read_text())
+    kept = {p.parent.name for p in out.glob("mine/*/*/*/[0-9]*")}
+    assert kept == {"checkpoints", "best"} and len(list(out.glob("mine/*/*/checkpoints/*"))) == 6
     assert info["cpu_devices"] == 1 and "run" in info["command"] and "--arms" in info["command"]
-    state = shell(cluster, *launch, "status", file, "--out", out)
+    state = typed("status", file, "--out", out)
     assert re.search(r"small +3 +3 +0 +0 +0 +0 +\d+_0 completed", state), state
     assert re.search(r"large +3 +3 +0 +0 +0 +0 +\d+_1 completed", state), state
     assert "nothing to do here for small, large" in shell(cluster, *asked)
-    assert "6 of 6 runs" in shell(cluster, *launch, "report", file, "--out", out)
+    assert "6 of 6 runs" in typed("report", file, "--out", out)
     refused = subprocess.run(
         [*map(str, asked), "--seeds", "7", "--partition", "nowhere"],
         **{"cwd": REPOSITORY, "env": cluster, "capture_output": True, "text": True},
@@ -229,7 +249,7 @@ def test_an_array_leaves_what_a_local_run_leaves(cluster: dict[str, str], tmp_pa
 
 @pytest.mark.slow
 def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
-    cluster: dict[str, str], tmp_path: Path
+    cluster: dict[str, str], typed: Callable[..., str], tmp_path: Path
 ) -> None:
     file, out = written(tmp_path, LONG), tmp_path / "there"
     common = (file, "--arms", "small", "--seeds", 0)
@@ -252,7 +272,7 @@ def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
         wait(lambda: len(steps()) > before + 3, "new points", out / "slurm")
 
     def state() -> str:
-        return shell(cluster, *launch, "status", *common, "--out", out)
+        return typed("status", *common, "--out", out)
 
     def becomes(job: str, word: str) -> None:
         asked = ("squeue", "--noheader", "--states=all", "-j", job, "-o", "%T")
@@ -276,7 +296,7 @@ def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
     shell(cluster, "scontrol", "update", f"JobId={job}", "StartTime=now")
     goes_on()
 
-    said = shell(cluster, *launch, "cancel", file, "--out", out)
+    said = typed("cancel", file, "--out", out)
     assert f"cancelled: {job}, mine small" in said
     becomes(job, "CANCELLED")
     assert re.search(rf"small +1 +0 +0 +0 +0 +1 +{job} cancelled", state())
@@ -304,7 +324,7 @@ def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
 @pytest.mark.slow
 def test_two_processes_of_a_task_are_one_launch(cluster: dict[str, str], tmp_path: Path) -> None:
     """They find each other by what srun tells them, stop and go on together."""
-    file, out = written(tmp_path, {**LONG, "STEPS": "1500"}), tmp_path / "there"
+    file, out = written(tmp_path, {**LONG, "STEPS": "600"}), tmp_path / "there"
     launch = (sys.executable, "launch.py")
     run = (*launch, "run", file, "--arms", "small", "--seeds", 0, "--out", out, "--on", "slurm")
     more = ("--nodes", 1, "--slurm", "ntasks-per-node=2", "--cpus", 1, "--checkpoint-every", 1)
@@ -326,4 +346,4 @@ def test_two_processes_of_a_task_are_one_launch(cluster: dict[str, str], tmp_pat
     wait(is_("COMPLETED"), "end", out / "slurm", 180)
     said = (out / "slurm" / f"{found[1]}_0_log.out").read_text()
     assert said.count("2 processes, 2 devices (1 each)") == 2 and said.count("all is saved") == 1
-    assert steps() == list(range(0, 1501, 50))
+    assert steps() == list(range(0, 601, 30))

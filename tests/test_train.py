@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jaxcnn import experiment, records, starts, step, sweep, train
+from jaxcnn.checkpoint import Saving
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train, override
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Experiment, Measure, Prediction
@@ -135,7 +136,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     folder = tmp_path / "r"
     calls = iter(range(100))
     with pytest.raises(train.Interrupted):  # a checkpoint after every dispatch
-        go({folder: RUN}, datasets, stop=lambda: next(calls) > 3, checkpoint_seconds=0.0)
+        go({folder: RUN}, datasets, stop=lambda: next(calls) > 3, saving=Saving(seconds=0.0))
     kept = sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
     assert len(kept) == 2
     newest = folder / "checkpoints" / str(kept[-1])

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxcnn import config, kernels, records, step, trained, weights
 from jaxcnn.config import InputError
 from jaxcnn.export import card, graph, to_c, to_onnx
+from jaxcnn.starts import LAST
 from jaxcnn.trained import Trained
 
 Pixels = Callable[[jax.Array], jax.Array]
@@ -26,7 +27,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
-    folder: Path, to: str, out: Path | None = None, data_dir: Path | None = None
+    folder: Path,
+    to: str,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    checkpoint: str = LAST,
 ) -> list[Path]:
     """Write the run in `folder` in the form `to`, one of `FORMATS`, and its card: the files' paths.
 
@@ -36,7 +41,7 @@ def export(
     if to not in FORMATS:
         raise InputError(f"--to: {to!r} is not one of {', '.join(map(repr, FORMATS))}.")
     out = folder / "export" if out is None else out
-    source = trained.load(folder, data_dir)
+    source = trained.load(folder, data_dir, checkpoint)
     records.check_writable(out)
     paths = FORMATS[to](source, out)
     text = card.text(source, to, paths, _module(source))

@@ -41,17 +41,19 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     record, run = source.record, source.run
     info, name = record.info, run.model.name
     count, points = len(source.data.classes), run.train.objective == "landmarks"
-    sizes = info["data"]
+    sizes, at = info["data"], source.at
+    row = next((row for row in record.rows if row["step"] == at), {})
     rows = {
         "model": f"`{name}`, {info['parameters']:,} parameters",
         "run": ", ".join(f"{k} `{info[k]}`" for k in ("experiment", "arm") if k in info)
-        + f", seed {run.seed}, {info['steps']:,} steps",
+        + f", seed {run.seed}, "
+        + (f"{at:,} steps" if at == info["steps"] else f"step {at:,} of {info['steps']:,}"),
         "data": f"`{run.data.name}`, fingerprint `{sizes['fingerprint']}`: {sizes['train']:,}"
         f" training, {sizes['validation']:,} validation, {sizes['test']:,} test examples of"
         f" {count} {'points' if points else 'classes'}",
         "licence of the data": LICENCES.get(run.data.name.removeprefix("tfds:"), "not known here"),
-        "validation": measured(record.rows[-1].get("validation") if record.rows else None, points),
-        "test": measured(record.test, points),
+        "validation": measured(row.get("validation"), points),
+        "test": measured(record.test if at == info["steps"] else None, points),
         "commit": f"`{info['commit']}`" + (", with uncommitted changes" if info["dirty"] else ""),
         "versions": ", ".join(f"{k} {v}" for k, v in info["versions"].items()),
         "command": f"`{info['command']}`",
