@@ -59,7 +59,7 @@ def state() -> Any:
     """ResNet-50's State with momentum, float32, in the abstract."""
     from jaxcnn import train
     from jaxcnn.config import Model, Run, Train
-    from jaxcnn.step import Problem
+    from jaxcnn.nets import Problem
 
     run = Run(model=Model(name="resnet50_v1.5"), train=Train(batch_size=2))
     return train.trace(run, Problem((SIDE, SIDE, 3), CLASSES, PICTURES, 1))[0]

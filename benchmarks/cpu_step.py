@@ -71,14 +71,14 @@ def ours(net: Net, name: str, runs: int = 1, wave: int | None = None) -> Contest
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import backend, cohorts, config, sharding, step
+    from jaxcnn import backend, cohorts, config, nets, sharding, step
 
     backend.set_up()
     same = {"model.name": name, "data.normalize": "unit", "optim.lr": 0.01}
     same |= {"train.batch_size": net.batch}
     first = config.override(config.Run(), same | net.changes)
     width, mesh = sharding.plan(wave or runs)
-    problem = step.Problem(net.image, 10, EXAMPLES, 10**6)
+    problem = nets.Problem(net.image, 10, EXAMPLES, 10**6)
     program = cohorts.program(step.static(first), problem, mesh)
     advance: Any = program.advance
     random = np.random.default_rng(0)

@@ -74,7 +74,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import backend, cohorts, config, kernels, sharding, step
+    from jaxcnn import backend, cohorts, config, kernels, nets, sharding, step
 
     backend.set_up()
     if strategy == GROUPED:
@@ -94,7 +94,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
         batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else (batch, examples)
         changes = {"model.name": net, "train.batch_size": batch, **changes}
         run = config.override(config.Run(), changes | {"train.precision": "bfloat16"})
-        now["run"], now["problem"] = run, step.Problem(image, 10, examples, 10**6)
+        now["run"], now["problem"] = run, nets.Problem(image, 10, examples, 10**6)
         now["program"] = cohorts.program(step.static(run), now["problem"], mesh)
         different = [
             config.override(run, {"seed": i, "optim.lr": 0.01 + i / 1e5})

@@ -81,7 +81,7 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
     import jax.numpy as jnp
     import traces
 
-    from jaxcnn import backend, cohorts, config, sharding, step
+    from jaxcnn import backend, cohorts, config, nets, sharding, step
 
     backend.set_up()
     side, examples = (TOY_SIDE, TOY_EXAMPLES) if toy else (224, EXAMPLES)
@@ -106,7 +106,7 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
         changes = {"model.name": NETS[name].ours, "train.batch_size": size, "optim.lr": 0.01}
         changes |= {"train.precision": "bfloat16", **(TOY_CHANGES.get(name, {}) if toy else {})}
         run = config.override(config.Run(), changes)
-        problem = step.Problem(image, CLASSES, examples, 10**6)
+        problem = nets.Problem(image, CLASSES, examples, 10**6)
         now["program"] = cohorts.program(step.static(run), problem, mesh)
         now["values"] = sharding.put(mesh, cohorts.stack([run]), "run")
         start = time.perf_counter()

@@ -68,7 +68,7 @@ def measure(
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import backend, cohorts, config, sharding, step
+    from jaxcnn import backend, cohorts, config, nets, sharding, step
 
     backend.set_up()
     image = (28, 28, 1) if net == "lenet5" else (32, 32, 3)
@@ -76,7 +76,7 @@ def measure(
     changes |= NETS[net].changes if net in NETS else {}
     first = config.override(config.Run(), changes)
     width, mesh = sharding.plan(runs)
-    program = cohorts.program(step.static(first), step.Problem(image, 10, examples, 10**6), mesh)
+    program = cohorts.program(step.static(first), nets.Problem(image, 10, examples, 10**6), mesh)
     random = np.random.default_rng(0)
     data = cohorts.Resident(
         images=jnp.asarray(random.integers(0, 256, (examples, *image), np.uint8)),

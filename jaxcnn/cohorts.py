@@ -18,11 +18,12 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxcnn import backend, losses, probes, step
+from jaxcnn import backend, losses, nets, probes, step
 from jaxcnn.config import Run, batch_size, steps_per_epoch
 from jaxcnn.losses import Sums
 from jaxcnn.native.fused import fused
-from jaxcnn.step import Numbers, Problem, State
+from jaxcnn.nets import Numbers, Problem
+from jaxcnn.step import State
 
 T = TypeVar("T")
 EVAL_BATCH = 250
@@ -143,7 +144,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
         return lax.fori_loop(n // known * known, n, one, carry)
 
     judge = fused(functools.partial(step.eval_step, run, problem))
-    nothing = functools.partial(losses.zeros, run.train.objective, step.five(run, problem))
+    nothing = functools.partial(losses.zeros, run.train.objective, nets.five(run, problem))
     # Large pictures: what there is memory for in training is enough here.
     at_once = batch_size(run) if run.data.stream else EVAL_BATCH
 
@@ -187,7 +188,7 @@ def program(run: Run, problem: Problem, mesh: Mesh) -> Program:
 
 def _together(run: Run, problem: Problem) -> int:
     """Steps in a loop of known length: on a GPU, of nets so small that it shows."""
-    small = math.prod(problem.image_shape[:2]) <= 32 * 32 and len(step.layers(run, problem)) <= 8
+    small = math.prod(problem.image_shape[:2]) <= 32 * 32 and len(nets.layers(run, problem)) <= 8
     return TOGETHER if jax.default_backend() == "gpu" and small else 1
 
 

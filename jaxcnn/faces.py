@@ -25,7 +25,8 @@ from sklearn.metrics import roc_curve
 from jaxcnn import starts
 from jaxcnn.config import InputError, Run
 from jaxcnn.data.sources import Dataset
-from jaxcnn.step import Problem, State
+from jaxcnn.nets import Problem
+from jaxcnn.step import State
 
 FARS = (0.1, 0.01, 0.001)
 MOST = 4000  # pictures of which all pairs are looked at; of more, so many drawn by seed 0

@@ -19,7 +19,8 @@ from jaxcnn.config import InputError, Run, batch_size
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.stream import LEFT_OUT, Stream
 from jaxcnn.data.streamed import Part, Pictures, Streamed
-from jaxcnn.step import Numbers, Problem, State
+from jaxcnn.nets import Numbers, Problem
+from jaxcnn.step import State
 
 # Takes a split and "NAME: why", of a picture of it that cannot be read.
 Tell = Callable[[tuple[str, str]], None]

@@ -28,8 +28,8 @@ from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import InputError, Run
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.lanes import Lanes
+from jaxcnn.nets import Problem
 from jaxcnn.spawn import ADDRESS, GONE, GRACE, PROCESS, SIGNALS
-from jaxcnn.step import Problem
 
 MISSED = 20
 PATIENCE = 1_000  # milliseconds between a follower's looks at its signals

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import crops, models, step, trained, weights
+from jaxcnn import crops, models, nets, trained, weights
 from jaxcnn.config import InputError
 from jaxcnn.crops import Crops, Net
 from jaxcnn.data import augment, photos
@@ -117,8 +117,8 @@ def of_run(
     mean, std = map(jnp.asarray, (own.mean, own.std))
     net = Net(
         name=run.model.name,
-        model=step.module(run, found.problem, {}),
-        side=step.seen(run, found.problem)[0],
+        model=nets.build(run, found.problem, {}),
+        side=nets.seen(run, found.problem)[0],
         channels=channels,
         see=lambda x: normalize(x.astype(jnp.float32) / 255, mean, std),
         classes=own.classes,

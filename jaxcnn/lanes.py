@@ -10,7 +10,7 @@ from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.feeds import Feed
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 
 class Lanes:

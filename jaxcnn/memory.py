@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxcnn import cohorts, models, sharding, step
+from jaxcnn import cohorts, models, nets, sharding, step
 from jaxcnn.cohorts import Resident
 from jaxcnn.config import Run, batch_size
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 # The share of the memory that programs may fill. On a CPU the interpreter, the data as they were
 # read and the rest of the machine need some; on accelerators it is the allocator's gaps.
@@ -75,7 +75,7 @@ def need(
     c = problem.image_shape[-1]
     moments = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((c,), (c,), (c, c)))
     images = jax.ShapeDtypeStruct((examples, *problem.image_shape), jnp.uint8)
-    labels = step.labels(run, problem, examples)
+    labels = nets.labels(run, problem, examples)
     data = placed(Resident(images, labels, *moments))  # type: ignore[arg-type]
     if run.data.stream:
         split, size = cohorts.chunk_axes(run, mesh), batch_size(run)

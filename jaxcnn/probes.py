@@ -29,9 +29,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcnn import ops, step
+from jaxcnn import nets, ops, step
 from jaxcnn.config import InputError, Run, batch_size
-from jaxcnn.step import Numbers, Problem, State
+from jaxcnn.nets import Numbers, Problem
+from jaxcnn.step import State
 
 BATCHES = 8  # of the update's variance
 
@@ -46,13 +47,13 @@ def probe(
     moments: step.Moments,
     values: Numbers,
 ) -> dict[str, jax.Array]:
-    """Each of `train.probes` -> a number for each of the L layers of `step.layers`, [L].
+    """Each of `train.probes` -> a number for each of the L layers of `nets.layers`, [L].
 
     `batch(i)` is the i-th batch of the training examples, images [B, H, W, C] uint8, labels [B].
     Raises `InputError` for a run whose layers or batches cannot be probed.
     """
     check(run, problem)
-    names = step.layers(run, problem)
+    names = nets.layers(run, problem)
 
     def loss(params: Any, i: jax.Array | int, shifts: dict[str, jax.Array]) -> jax.Array:
         # Its keys are those of the i-th step from here, so that each batch has its own mask.

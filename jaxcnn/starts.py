@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxcnn import classical, cohorts, config, ops, records, sharding, step, transfer, weights
+from jaxcnn import classical, cohorts, config, nets, ops, records, sharding, step, transfer, weights
 from jaxcnn.checkpoint import BEST, NEWEST, Checkpoints
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Absent, InputError, Run
 from jaxcnn.data import augment
 from jaxcnn.data.sources import Dataset
 from jaxcnn.data.streamed import Pictures
-from jaxcnn.step import Problem, State
+from jaxcnn.nets import Problem
+from jaxcnn.step import State
 from jaxcnn.wave import Wave
 
 LAST = "last"
@@ -121,13 +122,13 @@ def _of_file(run: Run, problem: Problem) -> Net:
         name: jax.tree.map(lambda a: np.full(a.shape, np.nan, a.dtype), getattr(state, name))
         for name in ("params", "batch_stats")
     }
-    model, seen = step.module(own, problem, {}), step.seen(own, problem)
+    model, seen = nets.build(own, problem, {}), nets.seen(own, problem)
     found, _ = weights.load(_file(run), model, lacking, image=seen, strict=False)
     state = dataclasses.replace(
         state, params=found["params"], batch_stats=found.get("batch_stats", {})
     )
     if not is_fitted(run):
-        met = step.layers(run, problem)
+        met = nets.layers(run, problem)
         transfer.check(run.start, state.params, met, run.model.name)
         taken = transfer.taken(run.start, met)
         absent = [
@@ -166,16 +167,16 @@ def feature_size(run: Run, problem: Problem) -> int | None:
 
 def feature_shapes(run: Run, problem: Problem) -> dict[str, tuple[int, ...]]:
     """Layer -> the shape of its features of one picture, in the order in which it meets them."""
-    return transfer.shapes(step.module(run, problem, {}), step.seen(run, problem))
+    return transfer.shapes(nets.build(run, problem, {}), nets.seen(run, problem))
 
 
 def features(
     run: Run, problem: Problem, state: State, data: Pictures, layer: str, images: np.ndarray
 ) -> np.ndarray:
     """Of `layer`, [N, ...], of images [N, H, W, C] uint8 as the run's evaluation sees them."""
-    model = step.module(run, problem, {})
+    model = nets.build(run, problem, {})
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    extract = transfer.extractor(model, variables, step.seen(run, problem), layer)
+    extract = transfer.extractor(model, variables, nets.seen(run, problem), layer)
     parts = []
     with step.in_integers(run, problem, state):
         for start in range(0, len(images), transfer.BATCH):
@@ -190,9 +191,9 @@ def see(run: Run, begin: Begin) -> classical.See | None:
     layer, found = run.start.features, begin(run)
     if layer is None or found is None:
         return None
-    model = step.module(found.run, found.problem, {})
+    model = nets.build(found.run, found.problem, {})
     variables = {"params": found.state.params, "batch_stats": found.state.batch_stats}
-    image = step.seen(found.run, found.problem)
+    image = nets.seen(found.run, found.problem)
     extract = transfer.extractor(model, variables, image, layer)
 
     def seen(images: np.ndarray) -> np.ndarray:
@@ -245,8 +246,8 @@ def at_mean_face(run: Run, problem: Problem, state: State, points: np.ndarray) -
     training `points` [N, P, 2] to every picture: from Glorot's weights it is hundreds of steps to
     there.
     """
-    last = step.layers(run, problem)[-1]
-    height, width, _ = step.seen(run, problem)
+    last = nets.layers(run, problem)[-1]
+    height, width, _ = nets.seen(run, problem)
     half = np.array([width, height]) / 2
     mean = augment.evaluate_points(points.mean(0, keepdims=True), run.data, problem.image_shape)
     said = (np.asarray(mean) - (half - 0.5)) / half

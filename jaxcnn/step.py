@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxcnn import compress, losses, models, ops, optim, quantization, transfer
+from jaxcnn import compress, losses, nets, ops, optim, quantization, transfer
 from jaxcnn.config import InputError, Run, Start, get, override
 from jaxcnn.data import augment
 from jaxcnn.losses import Sums
-from jaxcnn.models.autoencoder import AUTOENCODERS
+from jaxcnn.nets import Numbers, Problem
 
 # Every key is fold_in(key(seed), purpose), then the step or epoch: none is stored, and a new
 # purpose at the end of the list moves no other.
@@ -45,7 +45,6 @@ TRACED = (
     "compress.temperature",
 )
 
-Numbers = dict[str, Any]
 Moments = tuple[jax.Array, jax.Array, jax.Array]  # of pixels: mean, std [C], covariance [C, C]
 
 
@@ -66,18 +65,6 @@ class Taught(State):
     """That of a run with a teacher (compress.distill), whose variables never change."""
 
     teacher: Any
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a program needs to know besides the Run: the data's shape and the length of the
-    training.
-    """
-
-    image_shape: tuple[int, int, int]  # H, W, C as stored
-    classes: int
-    train_examples: int
-    steps: int
 
 
 def numbers(run: Run) -> Numbers:
@@ -117,7 +104,7 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     """The state at step 0, but for what `started` takes over. Linen keys weights by (key, name):
     arms of equal seed start from equal weights.
     """
-    net = module(run, problem, values)
+    net = nets.build(run, problem, values)
     shape = augment.image_shape(run.data, problem.image_shape)
     variables = net.init(key(values["seed"], "init"), jnp.zeros((1, *shape)), train=False)
     params = variables["params"]
@@ -133,7 +120,9 @@ def init_state(run: Run, problem: Problem, values: Numbers) -> State:
     if not run.compress.distill:
         return State(jnp.zeros((), jnp.int32), params, stats, opt_state)
     known = jax.eval_shape(
-        lambda: _teacher(run, problem).init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
+        partial(nets.teacher(run, problem).init, train=False),
+        jax.random.key(0),
+        jnp.zeros((1, *shape)),
     )
     teacher = {
         name: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), known.get(name, {}))
@@ -147,7 +136,7 @@ def started(run: Run, problem: Problem, state: State, source: State) -> State:
     statistics, and with `source` as its teacher where it has one; of arrays or of their shapes.
     Raises `InputError` where those differ, and for a pattern that names no layer.
     """
-    met = layers(run, problem)
+    met = nets.layers(run, problem)
     transfer.check(run.start, state.params, met, run.model.name)
     taken = transfer.taken(run.start, met)
     theirs = source.params
@@ -179,43 +168,21 @@ def used(state: State) -> State:
     return dataclasses.replace(state, params=mean.params, batch_stats=mean.batch_stats)
 
 
-def layers(run: Run, problem: Problem) -> list[str]:
-    """The names of the model's convolutions and fully-connected layers, 'conv2_1/conv1', in the
-    order in which a picture meets them.
-    """
-    return transfer.names(module(run, problem, {}), seen(run, problem))
-
-
 def _optimizer(
     run: Run, problem: Problem, values: Numbers, params: Any
 ) -> optax.GradientTransformation:
     whole = optim.optimizer(run.optim, values, problem.steps)
     if transfer.static(run.start) == Start():
         return whole
-    met = layers(run, problem)
+    met = nets.layers(run, problem)
     transfer.check(run.start, params, met, run.model.name)
     return optim.grouped(whole, transfer.groups(run.start, params, met), run.start.rate)
-
-
-def labels(run: Run, problem: Problem, count: int) -> jax.ShapeDtypeStruct:
-    """What is told of `count` pictures: classes int32 [N], or points float32 [N, P, 2]."""
-    if run.train.objective == "landmarks":
-        return jax.ShapeDtypeStruct((count, problem.classes, 2), jnp.float32)
-    return jax.ShapeDtypeStruct((count,), jnp.int32)
 
 
 def epoch_order(run: Run, problem: Problem, values: Numbers, epoch: jax.Array) -> jax.Array:
     """The order in which an epoch visits the training examples, [N] int32."""
     order = jax.random.fold_in(key(values["seed"], "order"), epoch)
     return jax.random.permutation(order, problem.train_examples)
-
-
-def greedy_ends(run: Run, problem: Problem) -> list[int]:
-    """Layer-wise training: the step at which each layer is done, the first first; [] for none."""
-    if not run.train.greedy:
-        return []
-    layers = len(module(run, problem, {}).widths)
-    return [round(run.train.greedy * problem.steps * k / layers) for k in range(1, layers + 1)]
 
 
 def training_view(
@@ -249,7 +216,7 @@ def training_loss(
     rngs = {"dropout": drop if part is None else jax.random.fold_in(drop, part)}
     mask = jnp.ones(labels.shape[:1], jnp.float32)
     frozen = partial(transfer.matches, patterns=run.start.freeze)
-    net, variables = module(run, problem, values), _variables(run, problem, state, params)
+    net, variables = nets.build(run, problem, values), _variables(run, problem, state, params)
     still = ops.still(frozen) if run.start.freeze else contextlib.nullcontext()
     parts = ops.normalised_in(run.train.norm_parts)
     with still, parts, in_integers(run, problem, state):
@@ -268,7 +235,7 @@ def training_loss(
             more = _judged(run, problem, side, x, labels, mask, smoothing, train=True)
             total += values["side_head_weight"] * more["loss"]
     if isinstance(state, Taught):
-        theirs, _ = _teacher(run, problem).apply(state.teacher, x, train=False)
+        theirs, _ = nets.teacher(run, problem).apply(state.teacher, x, train=False)
         soft = losses.distillation(output, lax.stop_gradient(theirs), values["temperature"])
         total = (1 - values["distill"]) * total + values["distill"] * soft
     return total / labels.shape[0], (sums, updates.get("batch_stats", {}))
@@ -289,7 +256,7 @@ def train_step(
         own = jax.random.fold_in(key(values["seed"], "augment"), state.step)
         turned = values["rotate"], values["zoom"]
         labels = augment.points(own, labels, run.data, images.shape[1:], *turned)
-    ends = greedy_ends(run, problem)
+    ends = nets.greedy_ends(run, problem)
     count = len(ends)
     # No array of them: jaxlib 0.11.2 dies of an empty one over several devices.
     stage = sum((state.step >= end for end in ends), jnp.int32(0))
@@ -306,7 +273,7 @@ def train_step(
     if count:
         updates = _held(updates, stage, count)
     if run.start.thaw:
-        met = layers(run, problem)
+        met = nets.layers(run, problem)
         updates = transfer.held(run.start, updates, met, state.step, problem.steps)
     params = optax.apply_updates(state.params, updates)
     done = state.step + 1
@@ -339,14 +306,14 @@ def _gradients(
 
     def layer_loss(params: Any, k: int) -> tuple[jax.Array, tuple[Sums, Any]]:
         """Of layer k as an autoencoder of its own: nothing that the curve shows, so no sums."""
-        net = module(run, problem, values)
+        net = nets.build(run, problem, values)
         output, extras = net.apply({"params": params}, x, train=True, layer=k)
         mask = jnp.ones(labels.shape, jnp.float32)
         sums = losses.reconstruction(output, extras["target"], mask)
         nothing = losses.zeros(run.train.objective)
         return sums["loss"] / labels.shape[0], (nothing, state.batch_stats)
 
-    count = len(greedy_ends(run, problem))
+    count = len(nets.greedy_ends(run, problem))
     choices: list[Any] = [
         jax.grad(partial(layer_loss, k=k), has_aux=True) for k in range(1, count + 1)
     ]
@@ -379,11 +346,6 @@ def _accumulated(
     return jax.tree.map(lambda g: g / parts, total), rest
 
 
-def seen(run: Run, problem: Problem) -> tuple[int, int, int]:
-    """H, W, C of what the model sees."""
-    return augment.image_shape(run.data, problem.image_shape)
-
-
 def evaluate(
     run: Run, problem: Problem, state: State, images: jax.Array, moments: Moments
 ) -> tuple[jax.Array, jax.Array]:
@@ -394,7 +356,7 @@ def evaluate(
     state = used(state)
     variables = _variables(run, problem, state, state.params)
     with in_integers(run, problem, state):
-        output, _ = module(run, problem, {}).apply(variables, x, train=False)
+        output, _ = nets.build(run, problem, {}).apply(variables, x, train=False)
     return output, x
 
 
@@ -412,14 +374,7 @@ def eval_step(
     if labels.ndim > 1:
         labels = augment.evaluate_points(labels, run.data, images.shape[1:])
     sums = _judged(run, problem, output, x, labels, mask)
-    return sums | losses.beyond_five(output, labels, mask) if five(run, problem) else sums
-
-
-def five(run: Run, problem: Problem) -> bool:
-    """Whether evaluation counts top-5 errors beside the errors. The sums of training steps, which
-    stand in checkpoints, do not.
-    """
-    return run.train.objective in losses.OF_CLASSES and problem.classes > losses.FEW
+    return sums | losses.beyond_five(output, labels, mask) if nets.five(run, problem) else sums
 
 
 def _judged(
@@ -445,37 +400,6 @@ def _judged(
     return losses.coded(output, labels, losses.codes(objective, problem.classes), mask)
 
 
-def module(run: Run, problem: Problem, values: Numbers) -> Any:
-    """The run's model. Raises `InputError` for knobs that it does not have."""
-    dropout = {} if run.model.dropout in (0, "paper") else {"dropout": values.get("dropout", 0.0)}
-    dtype = jnp.dtype(run.train.precision)
-    fields: dict[str, Any] = {"dtype": dtype, **dropout}
-    rebuilds = run.train.objective == "reconstruction"
-    if rebuilds or run.train.greedy:
-        _check_autoencoder(run)
-    if run.model.name in AUTOENCODERS:
-        fields["decoders"] = rebuilds or run.train.greedy > 0
-    if run.train.objective == "margin":
-        _check_margin(run)
-        fields["radius"] = run.train.radius
-    outputs = {"reconstruction": 0, "scalar": 1, "landmarks": 2 * problem.classes}
-    count = outputs.get(run.train.objective, problem.classes)
-    if run.compress.rank is None:
-        return models.from_config(run.model, count, **fields)
-    net = models.from_config(run.model, count, **fields)
-    hidden = getattr(net, "head", getattr(net, "widths", ()))
-    if not (hidden and hasattr(net, "rank")):
-        raise InputError(
-            f"compress.rank: {run.compress.rank}; model.name {run.model.name!r} has no hidden"
-            " fully-connected layers that could be products of two."
-        )
-    return net.clone(rank=run.compress.rank)
-
-
-def _teacher(run: Run, problem: Problem) -> Any:
-    return module(transfer.net(run), problem, {})
-
-
 def _variables(run: Run, problem: Problem, state: State, params: Any) -> dict[str, Any]:
     """What the net computes with at the state's step, `params` in the place of its own."""
     if run.compress.int8:
@@ -492,30 +416,6 @@ def in_integers(
         return contextlib.nullcontext()
     on = state.step >= quantization.begins(run.compress, problem.steps)
     return quantization.inputs_on_grid(on)
-
-
-def _check_margin(run: Run) -> None:
-    name = run.model.name
-    kind = models.MODELS.get(name)
-    if kind is not None and (not hasattr(kind.module, "radius") or kind.row.get("rbf")):
-        raise InputError(f"train.objective: margin; the last layer of {name} has no cosines.")
-
-
-def _check_autoencoder(run: Run) -> None:
-    asked = (
-        f"train.greedy: {run.train.greedy}"
-        if run.train.greedy
-        else "train.objective: reconstruction"
-    )
-    if run.model.name not in AUTOENCODERS:
-        raise InputError(
-            f"{asked} needs a model with decoders; model.name is {run.model.name!r}, not one of"
-            f" {', '.join(AUTOENCODERS)}."
-        )
-    if run.data.normalize != "unit":
-        raise InputError(
-            f"{asked} needs pixels in [0, 1]: data.normalize 'unit', not {run.data.normalize!r}."
-        )
 
 
 def _held(updates: Any, stage: jax.Array, layers: int) -> Any:

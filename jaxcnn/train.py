@@ -25,6 +25,7 @@ from jaxcnn import (
     feeds,
     hosts,
     memory,
+    nets,
     probes,
     provenance,
     records,
@@ -40,8 +41,8 @@ from jaxcnn.config import InputError, Run
 from jaxcnn.data import sources, streamed
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
+from jaxcnn.nets import Problem
 from jaxcnn.starts import is_fitted, problem_of
-from jaxcnn.step import Problem
 from jaxcnn.wave import Interrupted, Tick, Wave
 
 
@@ -107,7 +108,7 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     values |= {"seed": np.int32(run.seed)}
     batch = config.batch_size(run)
     images = jax.ShapeDtypeStruct((batch, *problem.image_shape), jnp.uint8)
-    labels = step.labels(run, problem, batch)
+    labels = nets.labels(run, problem, batch)
     channels = problem.image_shape[-1]
     moments = tuple(
         jax.ShapeDtypeStruct(s, jnp.float32) for s in ((channels,),) * 2 + ((channels,) * 2,)

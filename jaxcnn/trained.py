@@ -18,9 +18,10 @@ from jaxcnn.data import augment, pictures, readers, sources
 from jaxcnn.data.pictures import Unreadable
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
+from jaxcnn.nets import Problem
 from jaxcnn.records import Record
 from jaxcnn.starts import LAST
-from jaxcnn.step import Problem, State
+from jaxcnn.step import State
 
 
 class Trained(NamedTuple):

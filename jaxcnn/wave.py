@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxcnn import config, hosts, losses, records, step
+from jaxcnn import config, hosts, losses, nets, records
 from jaxcnn.checkpoint import Checkpoints, Saving
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.lanes import Lanes
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 # About how long one call into a program lasts: Ctrl-C and progress wait for it.
 DISPATCH_SECONDS = 0.5
@@ -138,7 +138,7 @@ class Wave:
                 for i, row in enumerate(rows):
                     row[split] = means[i]
         if run.train.probes:
-            layers, found = step.layers(run, self.problem), lanes.probe()
+            layers, found = nets.layers(run, self.problem), lanes.probe()
             for i, row in enumerate(rows):
                 row["probe"] = {
                     name: dict(zip(layers, map(float, numbers[i]), strict=True))

@@ -121,7 +121,7 @@ print(json.dumps([options, *("ynn" in c.as_text() for c in compiled)]))
 PROGRAMS = """
 import json, jax, numpy as np
 from jaxcnn import backend, cohorts, config, sharding, step
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 backend.set_up()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # these are tiny
 events = []

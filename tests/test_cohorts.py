@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxcnn import cohorts, sharding, step
 from jaxcnn.cohorts import Carry, Resident
 from jaxcnn.config import Run, override
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 PROBLEM = Problem((28, 28, 1), 10, train_examples=96, steps=6)
 RUN = override(

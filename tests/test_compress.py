@@ -17,6 +17,7 @@ from test_step import MLP, MOMENTS, PROBLEM, batches
 from jaxcnn import (
     compress,
     models,
+    nets,
     quantization,
     records,
     starts,
@@ -301,8 +302,8 @@ def test_a_pupil_learns_its_teacher_s_classes_and_no_others() -> None:
         return step.training_loss(PUPIL, TEN, start, x, labels, values, params)[0]
 
     def expected(params: Any) -> jax.Array:
-        ours, _ = step.module(PUPIL, TEN, {}).apply({"params": params}, x, train=True)
-        net = step.module(transfer.net(PUPIL), TEN, {})
+        ours, _ = nets.build(PUPIL, TEN, {}).apply({"params": params}, x, train=True)
+        net = nets.build(transfer.net(PUPIL), TEN, {})
         theirs, _ = net.apply({"params": teacher.params}, x, train=False)
         soft = jax.nn.softmax(theirs / 3) * jax.nn.log_softmax(ours / 3)
         return -9 * jnp.mean(jnp.sum(soft, -1))

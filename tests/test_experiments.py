@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import analysis, cohorts, experiment, models, ops, step, sweep, train
+from jaxcnn import analysis, cohorts, experiment, models, nets, ops, step, sweep, train
 from jaxcnn.config import CLASSICAL, Data, InputError, Model, Run, override
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.experiment import Experiment, Measure, Prediction
@@ -89,7 +89,7 @@ def as_loaded(data: Data) -> Dataset:
 
 
 @functools.cache
-def traced(run: Run, problem: step.Problem, whole: bool) -> None:
+def traced(run: Run, problem: nets.Problem, whole: bool) -> None:
     """One training step; or, where that of another preset says the same, the weights alone."""
     if not whole:
         jax.eval_shape(lambda: step.init_state(run, problem, step.numbers(run)))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import config, export, models, ops, step, train, trained, weights
+from jaxcnn import config, export, models, nets, ops, step, train, trained, weights
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train
 from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.export import card, graph, to_c, to_onnx
@@ -349,7 +349,7 @@ def test_safetensors_of_a_run(folder: Path, source: Trained, ours: np.ndarray) -
     pytest.importorskip("safetensors")
     file, about = export.export(folder, "safetensors")
     assert file == folder / "export" / "lenet5.safetensors"
-    model = step.module(source.run, source.problem, {})
+    model = nets.build(source.run, source.problem, {})
     variables, _ = weights.load(file, model, image=(30, 30, 1))
     jax.tree.map(np.testing.assert_array_equal, variables["params"], source.state.params)
     said = about.read_text()
@@ -435,7 +435,7 @@ def test_what_is_for_training_alone_is_left_behind() -> None:
         model=Model(name="resnet20", widths=(4,), blocks=(3,), scan=True, remat=True),
         train=Train(precision="bfloat16"),
     )
-    problem = step.Problem((8, 8, 3), 10, 100, 1)
+    problem = nets.Problem((8, 8, 3), 10, 100, 1)
     state = jax.jit(lambda: step.init_state(run, problem, step.numbers(run)))()
     split = Split(np.zeros((1, 8, 8, 3), np.uint8), np.zeros(1, np.int32))
     ones, square = np.full(3, 0.5, np.float32), np.eye(3, dtype=np.float32)

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import faces, losses, models, ops, records, step, train
+from jaxcnn import faces, losses, models, nets, ops, records, step, train
 from jaxcnn.checks import check
 from jaxcnn.config import Data, InputError, Run, override
 from jaxcnn.data import sources
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Measure
 from jaxcnn.faces import Pair
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 Launch = Callable[..., tuple[int, str, str]]
 HERE = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -69,14 +69,14 @@ def test_the_margin_is_an_angle() -> None:
 def test_scores_are_cosines_times_the_radius(name: str) -> None:
     run = override(Run(), {"model.name": name, "train.objective": "margin", "train.radius": 16.0})
     problem = Problem((32, 32, 1), 12, train_examples=200, steps=10)
-    module = step.module(run, problem, {})
+    module = nets.build(run, problem, {})
     assert module.radius == 16
     variables = jax.eval_shape(
         lambda: module.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)), train=False)
     )
-    last = [name for name in step.layers(run, problem) if not name.startswith("side_")][-1]
+    last = [name for name in nets.layers(run, problem) if not name.startswith("side_")][-1]
     assert set(variables["params"][last]) == {"kernel"}
-    assert step.five(run, problem)
+    assert nets.five(run, problem)
 
 
 def test_cosines_of_a_layer() -> None:
@@ -121,7 +121,7 @@ def test_what_has_no_margin() -> None:
     for name in ("autoencoder", "lenet5_1998"):
         run = override(Run(), {"model.name": name, "train.objective": "margin"})
         with pytest.raises(InputError, match=f"the last layer of {name} has no cosines"):
-            step.module(run, problem, {})
+            nets.build(run, problem, {})
     with pytest.raises(InputError, match=r"train.radius: 32.0 is of train.objective margin, not"):
         check(override(Run(), {"train.radius": 32.0}))
     with pytest.raises(InputError, match=r"train.margin: 1.6 is not allowed"):

@@ -20,7 +20,7 @@ import pytest
 from test_stream import jpeg, make, photo
 
 import launch
-from jaxcnn import cohorts, feeds, records, sharding, step, train, trained
+from jaxcnn import cohorts, feeds, nets, records, sharding, step, train, trained
 from jaxcnn.config import Data, Model, Optim, Run, Train, override
 from jaxcnn.data import photos, pictures
 from jaxcnn.data.stream import Stream
@@ -258,7 +258,7 @@ def test_a_trained_run_is_judged_by_other_crops(
         crop = images[:, i : i + 16, j : j + 16]
         for seen in (crop, crop[:, :, ::-1]):
             x = (seen / 255 - source.data.mean) / source.data.std
-            logits, _ = step.module(source.run, source.problem, {}).apply(
+            logits, _ = nets.build(source.run, source.problem, {}).apply(
                 {"params": source.state.params}, x.astype(np.float32), train=False
             )
             shares += jax.nn.softmax(logits)

@@ -12,7 +12,7 @@ import pytest
 from jaxcnn import auto, config, experiment, memory, records, sharding, step, train
 from jaxcnn.config import Data, InputError, Model, Run, Train, override
 from jaxcnn.experiment import Experiment
-from jaxcnn.step import Problem
+from jaxcnn.nets import Problem
 
 PROBLEM = Problem((8, 8, 1), 3, train_examples=5000, steps=10)
 MLP = Run(model=Model(name="mlp", widths=(64,)), train=Train(batch_size=64))

@@ -96,11 +96,11 @@ def test_a_run_is_the_same_alone_and_in_company(library: Path) -> None:
     code = f"""
 import numpy as np
 from pathlib import Path
-from jaxcnn import cohorts, config, native, sharding, step
+from jaxcnn import cohorts, config, native, nets, sharding, step
 native.load(Path({str(library)!r}))
 assert native.version()
 run = config.override(config.Run(), {{"train.batch_size": 8, "data.normalize": "unit"}})
-problem = step.Problem((28, 28, 1), 10, 64, 8)
+problem = nets.Problem((28, 28, 1), 10, 64, 8)
 random = np.random.default_rng(0)
 def losses(seeds):
     width, mesh = sharding.plan(len(seeds))

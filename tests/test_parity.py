@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from jaxcnn import kernels, models, ops, step, weights  # noqa: E402
 from jaxcnn.config import Run, override  # noqa: E402
-from jaxcnn.step import Problem  # noqa: E402
+from jaxcnn.nets import Problem  # noqa: E402
 
 # Compiling a gradient takes three times a forward pass's: here of one net of each kind, in
 # parity_table.py of all.

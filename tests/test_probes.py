@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import config, findings, ops, probes, report, step, sweep, train
+from jaxcnn import config, findings, nets, ops, probes, report, step, sweep, train
 from jaxcnn.checks import check
 from jaxcnn.config import Data, InputError, Model, Optim, Run, Train, override
 from jaxcnn.experiment import Experiment, Measure, Prediction
-from jaxcnn.step import Problem, State
+from jaxcnn.nets import Problem
+from jaxcnn.step import State
 
 PROBLEM = Problem((8, 8, 1), 3, train_examples=128, steps=10)
 MOMENTS = (jnp.full(1, 0.5), jnp.full(1, 0.25), jnp.full((1, 1), 0.0625))
@@ -41,7 +42,7 @@ def probed(run: Run, state: State | None = None) -> dict[str, dict[str, float]]:
     values = step.numbers(run)
     state = state if state is not None else step.init_state(run, PROBLEM, values)
     found = jax.jit(lambda s: probes.probe(run, PROBLEM, s, batch, MOMENTS, values))(state)
-    layers = step.layers(run, PROBLEM)
+    layers = nets.layers(run, PROBLEM)
     return {name: dict(zip(layers, map(float, x), strict=True)) for name, x in found.items()}
 
 
@@ -106,9 +107,9 @@ def test_units_below_zero_and_dropped_units_take_no_part() -> None:
 
 def test_layers_stand_in_the_order_in_which_a_picture_meets_them() -> None:
     run = override(Run(), {"model.name": "mlp", "model.widths": (4,) * 11})
-    assert step.layers(run, PROBLEM) == [f"fc{i}" for i in range(1, 12)] + ["output"]
+    assert nets.layers(run, PROBLEM) == [f"fc{i}" for i in range(1, 12)] + ["output"]
     run = override(Run(), {"model.name": "resnet20"})
-    names = step.layers(run, Problem((32, 32, 3), 10, 100, 1))
+    names = nets.layers(run, Problem((32, 32, 3), 10, 100, 1))
     assert names[0] == "conv1" and len(names) >= 20
 
 

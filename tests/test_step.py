@@ -12,10 +12,11 @@ import optax
 import pytest
 from jax.interpreters import partial_eval
 
-from jaxcnn import kernels, losses, ops, optim, step
+from jaxcnn import kernels, losses, nets, ops, optim, step
 from jaxcnn.checks import check
 from jaxcnn.config import InputError, Optim, Run, override
-from jaxcnn.step import Problem, State
+from jaxcnn.nets import Problem
+from jaxcnn.step import State
 
 PROBLEM = Problem((6, 6, 1), 3, train_examples=64, steps=10)
 MLP = override(
@@ -241,7 +242,7 @@ def test_top_5_errors() -> None:
         (11, "one_hot", False),
     ):
         problem = dataclasses.replace(PROBLEM, classes=classes)
-        assert step.five(override(MLP, {"train.objective": objective}), problem) is said
+        assert nets.five(override(MLP, {"train.objective": objective}), problem) is said
 
 
 def test_keys_differ_by_seed_purpose_and_step_only() -> None:
@@ -329,7 +330,7 @@ def test_greedy_training_moves_one_layer_at_a_time(objective: str) -> None:
         AUTOENCODER,
         {"train.greedy": 0.6, "optim.weight_decay": 0.1, "train.objective": objective},
     )
-    assert step.greedy_ends(run, PROBLEM) == [3, 6]
+    assert nets.greedy_ends(run, PROBLEM) == [3, 6]
     values = step.numbers(run)
     one = jax.jit(lambda s, x, y: step.train_step(run, PROBLEM, s, x, y, MOMENTS, values))
     state = step.init_state(run, PROBLEM, values)

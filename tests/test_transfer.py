@@ -32,7 +32,8 @@ from jaxcnn.config import Data, InputError, Model, Optim, Run, Start, Train, ove
 from jaxcnn.data import augment
 from jaxcnn.data.sources import Dataset
 from jaxcnn.experiment import Experiment, Measure, Prediction
-from jaxcnn.step import Problem, State
+from jaxcnn.nets import Problem
+from jaxcnn.step import State
 
 Launch = Callable[..., tuple[int, str, str]]
 LENET = models.create_model("lenet5", activation="relu", pool="max", widths=(3, 4), head=(5, 4))

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcnn import config, kernels, records, step, trained, weights
+from jaxcnn import config, kernels, nets, records, step, trained, weights
 from jaxcnn.config import InputError
 from jaxcnn.export import card, graph, to_c, to_onnx
 from jaxcnn.starts import LAST
@@ -86,14 +86,14 @@ def _plain(source: Trained) -> tuple[config.Run, step.State]:
 
 
 def _module(source: Trained) -> Any:
-    return step.module(_plain(source)[0], source.problem, {})
+    return nets.build(_plain(source)[0], source.problem, {})
 
 
 def _weights(source: Trained, out: Path, to: str) -> list[Path]:
     path = out / f"{source.run.model.name}.{to}"
     run, state = _plain(source)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    image = step.seen(run, source.problem)
+    image = nets.seen(run, source.problem)
     weights.save(path, variables, model=_module(source), image=image)
     return [path]
 

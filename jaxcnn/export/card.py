@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from statsmodels.stats.proportion import proportion_confint
 
-from jaxcnn import config, step, weights
+from jaxcnn import config, nets, weights
 from jaxcnn.config import Run
 from jaxcnn.trained import Trained
 
@@ -60,7 +60,7 @@ def text(source: Trained, to: str, files: Sequence[Path], module: Any) -> str:
     }
     recipe = {path: config.get(run, path) for path in config.paths(run)}
     changed = {k: v for k, v in recipe.items() if v != config.get(Run(), k) and k != "seed"}
-    spelled, seen = weights.spelled(module), step.seen(run, source.problem)
+    spelled, seen = weights.spelled(module), nets.seen(run, source.problem)
     if "(" not in spelled:
         spelled = f'create_model("{spelled}")'
     call = CALLS[to].format(file=files[0].name, name=files[0].stem, spelled=spelled, seen=seen)
