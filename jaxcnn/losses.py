@@ -26,7 +26,8 @@ def classification(
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     nll = -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
     loss = (1 - smoothing) * nll - smoothing * log_p.mean(axis=-1)
-    wrong = jnp.argmax(logits, axis=-1) != labels
+    # argmax calls scores that are no numbers class 0; they name none.
+    wrong = (jnp.argmax(logits, axis=-1) != labels) | jnp.isnan(nll)
     # A masked row adds nothing even when its loss is not a number.
     return {
         "loss": jnp.sum(jnp.where(mask > 0, loss, 0.0)),

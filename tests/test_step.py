@@ -272,6 +272,8 @@ def test_label_smoothing_and_the_mask() -> None:
     assert (float(sums["errors"]), float(sums["count"])) == (1.0, 2.0)
     means = losses.means({k: float(v) for k, v in sums.items()})
     assert means["error"] == 0.5 and means["count"] == 2
+    lost = losses.classification(logits[2:], jnp.array([0]), jnp.ones(1))
+    assert float(lost["errors"]) == 1.0  # argmax calls what is no number class 0
 
 
 def test_fifty_steps_on_one_batch_drive_the_loss_down() -> None:
