@@ -9,10 +9,8 @@ each point and takes its centre of mass. Validation is of other people than trai
 so is test; but for the arms that end in `_given`, which have the split that comes with the data:
 all of its people are on both sides, and none is kept for validation. Nothing is tuned here: the
 recipe was set on the validation people, at seed 7: learning rates of 0.002 to 0.012 (heatmaps) and
-0.001 to 0.005, heads of none and of 256 hidden units (vgg) by 600 steps at 32 pixels; VGG-11 for
-VGG-16 by 1,000 steps at 64 (9.2 and 8.8 %; less than half of the multiplications).
-
-Points that are not on the face are in the data: see docs/faces.md.
+0.001 to 0.005, heads of none and of 256 hidden units (vgg) by 600 steps at 32 pixels; VGG-11 has
+less than half of VGG-16's multiplications.
 
 Data: `facial_keypoints.npz` in the data folder: train_images and test_images uint8 [N, S, S], S 64
 or 128, train_points and test_points float32 [N, 68, 2], train_groups [N], a number for each person,
