@@ -43,7 +43,7 @@ EXPERIMENT = Experiment(
         "5_bits": {"compress.bits": 5},
         "3_bits": {"compress.bits": 3},
     },
-    tune={"optim.lr": (0.001, 0.002, 0.004)},
+    tune={"optim.lr": (0.001, 0.002, 0.004, 0.008)},
     tune_seeds=(0,),
     seeds=tuple(range(5)),
     predictions=(
@@ -75,7 +75,6 @@ EXPERIMENT = Experiment(
             "base.train.epochs": 3.0,
             "base.train.eval_train_examples": 1000,
             "arms": ("dense", "within"),
-            "tune.optim.lr": (0.001, 0.002, 0.004, 0.008),
         },
         # The way that loses least; paper has them all.
         "default": {"arms": ("dense", "taught")},
