@@ -116,46 +116,27 @@ static void lrn(const float *restrict x, int n, float k, float alpha, float beta
         }
 }
 """,
-    "relu": """
-static void relu(const float *restrict x, float *restrict y, int n)
-{
+    **{
+        name: f"""
+static void {NAMES.get(name, name)}(const float *restrict x, float *restrict y, int n)
+{{
     for (int i = 0; i < n; i++)
-        y[i] = x[i] > 0 ? x[i] : 0;
-}
-""",
+        y[i] = {value};
+}}
+"""
+        for name, value in (
+            ("relu", "x[i] > 0 ? x[i] : 0"),
+            ("tanh", "tanhf(x[i])"),
+            ("sigmoid", "1 / (1 + expf(-x[i]))"),
+            ("exp", "expf(x[i])"),
+            ("rsqrt", "1 / sqrtf(x[i])"),
+        )
+    },
     "leaky_relu": """
 static void leaky_relu(const float *restrict x, float slope, float *restrict y, int n)
 {
     for (int i = 0; i < n; i++)
         y[i] = x[i] >= 0 ? x[i] : slope * x[i];
-}
-""",
-    "tanh": """
-static void apply_tanh(const float *restrict x, float *restrict y, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = tanhf(x[i]);
-}
-""",
-    "sigmoid": """
-static void sigmoid(const float *restrict x, float *restrict y, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = 1 / (1 + expf(-x[i]));
-}
-""",
-    "exp": """
-static void apply_exp(const float *restrict x, float *restrict y, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = expf(x[i]);
-}
-""",
-    "rsqrt": """
-static void apply_rsqrt(const float *restrict x, float *restrict y, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = 1 / sqrtf(x[i]);
 }
 """,
     "affine": """
