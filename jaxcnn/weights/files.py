@@ -49,7 +49,7 @@ def read(path: Path) -> tuple[Tensors, Said]:
 def write(path: Path, tensors: Tensors, said: Said) -> None:
     """Whole or not at all."""
     writer = _of(WRITERS, path)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{os.getpid()}.{path.name}")  # of the same ending
     try:
         writer(draft, tensors, said)
         os.replace(draft, path)
@@ -71,9 +71,7 @@ def _library(name: str, path: Path) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise InputError(
-            f"{path}: {path.suffix} needs {package}. Run: pip install {package}"
-        ) from error
+        raise InputError(f"{path.suffix} needs {package}. Run: pip install {package}") from error
 
 
 def _read_npz(path: Path) -> tuple[Tensors, Said]:
