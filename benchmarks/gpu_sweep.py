@@ -4,8 +4,8 @@
     python benchmarks/gpu_sweep.py --toy    # that it runs, on a CPU
 
 R runs of LeNet-5 and of the CIFAR AlexNet, each with its own seed and learning rate, train together
-in bfloat16 on random pictures that stay on the device. The strategies, each a process of its own,
-take turns at each R:
+in bfloat16 on random pictures that stay on the device. The strategies at each R, each a process of
+its own, compile at the same time; then, with nothing else on the card, those of one R take turns:
 
 | strategy | what |
 |---|---|
@@ -40,8 +40,9 @@ VMAP, GROUPED, IM2COL, SCAN, STREAMS = STRATEGIES = (
     "scan over runs",
     "several streams",
 )
-RUNS = {1: 1.0, 16: 1.5, 256: 3.0, 4: 1.0, 64: 2.0}  # what the goal needs first; share of time
-MOST_STREAMS, BLOCK_SECONDS = 4, 0.4
+RUNS = (1, 256, 16, 64, 4)  # what the goal needs first
+MOST_STREAMS, BLOCK_SECONDS, REPEATS = 4, 0.4, 3
+BUILDING = 0.6  # of the time, at most
 GOAL = 8  # 256 runs of LeNet-5 in at most so many times the time of one
 IDLE_GOAL, IDLE_STEPS = 0.05, 192
 RUNNING = ("carry", "values", "order", "data")
@@ -201,35 +202,30 @@ def one_after_the_other(mesh: Any, f: Callable[..., Any], runs: int, shared: int
 
 
 class Team:
-    """A strategy's processes: one, or for several streams as many as share the runs."""
+    """A strategy's processes at a number of runs: one, or for several streams as many as share
+    them.
+    """
 
-    def __init__(self, strategy: str, count: int, start: Callable[[str], Worker]) -> None:
-        self.strategy, self.start, self.steps = strategy, start, 1
-        self.workers = [start(strategy) for _ in range(count)]
-        self.at_work = self.workers[:1]
+    def __init__(self, strategy: str, runs: int, count: int, start: Callable[[str], Worker]):
+        self.strategy, self.runs, self.steps = strategy, runs, 1
+        self.workers = [start(strategy) for _ in range(min(count, runs))]
 
-    def prepare(self, net: str, runs: int, left: Callable[[], float]) -> float:
-        """One process after the other: the first compiles, and the others find it compiled. One
-        that ended at an earlier number of runs starts again.
-        """
-        for i, worker in enumerate(self.workers):
-            if worker.process.poll() is not None:
-                self.workers[i] = self.start(self.strategy)
-        self.at_work = self.workers[: min(len(self.workers), runs)]
-        each = runs // len(self.at_work)
+    def prepare(self, net: str, left: Callable[[], float]) -> float:
+        """One process after the other: the first compiles, and the others find it compiled."""
+        each = self.runs // len(self.workers)
         seconds = [
             worker.ask("prepare", left(), net=net, runs=each, first=i * each)
-            for i, worker in enumerate(self.at_work)
+            for i, worker in enumerate(self.workers)
         ]
         return sum(seconds)
 
     def block(self, left: Callable[[], float]) -> float:
         """Seconds for a step of all runs."""
         start = time.perf_counter()
-        for worker in self.at_work:
+        for worker in self.workers:
             worker.send("block", steps=self.steps)
         own, failed = [], []
-        for worker in self.at_work:  # every answer is taken, so that the next is to the next
+        for worker in self.workers:  # every answer is taken, so that the next is to the next
             try:
                 own.append(worker.receive(left()))
             except Failed as error:
@@ -243,15 +239,13 @@ Results = dict[int, dict[str, Any]]  # runs -> strategy -> figures, or why there
 
 
 def prepared(
-    net: str, runs: int, teams: list[Team], left: Callable[[], float]
+    net: str, teams: list[Team], left: Callable[[], float]
 ) -> list[tuple[Team, float | str]]:
     """Each team with the seconds that it took, or why there are none; all compile at once."""
 
     def prepare(team: Team) -> float | str:
-        if team.strategy == STREAMS and runs == 1:
-            return "as the scan"
         try:
-            return team.prepare(net, runs, left)
+            return team.prepare(net, left)
         except Failed as error:
             return str(error)
 
@@ -259,36 +253,36 @@ def prepared(
         return list(zip(teams, pool.map(prepare, teams), strict=True))
 
 
-def measure(net: str, toy: bool, teams: list[Team], left: Callable[[], float]) -> Results:
-    results: Results = {}
+def measure(
+    net: str, toy: bool, start: Callable[[str], Worker], left: Callable[[], float]
+) -> tuple[Results, dict[str, Any] | str]:
+    """The strategies at each number of runs, and of LeNet-5 how long the GPU idles."""
     batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else NETS[net][2:4]
-    sizes = dict.fromkeys(TOY_RUNS[net], 1.0) if toy else RUNS
-    for i, runs in enumerate(sizes):
-        part = contest.countdown(left() * sizes[runs] / sum(list(sizes.values())[i:]))
-        results[runs] = {}
-        ready = []
-        for team, took in prepared(net, runs, teams, contest.countdown(part() * 0.7)):
-            try:
-                if isinstance(took, str):
-                    raise Failed(took)
-                team.steps = 1
-                once = min(team.block(part) for _ in range(2))
-                longest = examples // batch
-                team.steps = max(1, min(longest, round(BLOCK_SECONDS / once)))
-                ready.append((team, took))
-            except Failed as error:
-                results[runs][team.strategy] = str(error)
-                print(f"  {runs} runs, {team.strategy}: {error}", flush=True)
-        seconds: dict[str, list[float]] = {team.strategy: [] for team, _ in ready}
-        for repeat in range(2 if toy else 5):
-            if repeat and part() < 0:
-                break
-            for team, _ in ready:
+    sizes = TOY_RUNS[net] if toy else RUNS
+    count = {STREAMS: 2 if toy else MOST_STREAMS}
+    ways = [(s, runs) for runs in sizes for s in STRATEGIES if (s, runs) != (STREAMS, 1)]
+    teams = [Team(s, runs, count.get(s, 1), start) for s, runs in ways]
+    results: Results = {runs: {STREAMS: "as the scan"} if runs == 1 else {} for runs in sizes}
+    ready = prepared(net, teams, contest.countdown(left() * BUILDING))
+    for runs in sizes:
+        part = [(team, took) for team, took in ready if team.runs == runs]
+        seconds: dict[str, list[float]] = {}
+        for repeat in range(-1, 2 if toy else REPEATS):
+            for team, took in part:
                 try:
-                    seconds[team.strategy].append(team.block(left))
+                    if isinstance(took, str):
+                        raise Failed(took)
+                    if repeat < 0:  # how many steps fill a block
+                        once = min(team.block(left) for _ in range(2))
+                        steps = round(BLOCK_SECONDS / once)
+                        team.steps = max(1, min(examples // batch, steps))
+                    elif team.strategy not in results[runs]:
+                        seconds.setdefault(team.strategy, []).append(team.block(left))
                 except Failed as error:
+                    if team.strategy not in results[runs]:
+                        print(f"  {runs} runs, {team.strategy}: {error}", flush=True)
                     results[runs][team.strategy] = str(error)
-        for team, took in ready:
+        for team, took in part:
             if team.strategy in results[runs]:
                 continue
             middle = statistics.median(seconds[team.strategy])
@@ -296,14 +290,25 @@ def measure(net: str, toy: bool, teams: list[Team], left: Callable[[], float]) -
                 "ms_per_step_of_all": contest.spread([s * 1e3 for s in seconds[team.strategy]]),
                 "images_per_s": round(runs * batch / middle, 1),
                 "first_call_s": took,
-                "processes": len(team.at_work),
+                "processes": len(team.workers),
             }
             print(
                 f"  {runs} runs, {team.strategy}: {middle * 1e3:.2f} ms a step of all,"
                 f" {runs * batch / middle:,.0f} images/s",
                 flush=True,
             )
-    return results
+    idle: dict[str, Any] | str = "not measured"
+    if net == "lenet5":
+        alone = next(team for team in teams if (team.strategy, team.runs) == (VMAP, 1))
+        try:
+            steps = 8 if toy else IDLE_STEPS
+            idle = alone.workers[0].ask("idle", max(left(), 20), steps=steps)
+        except Failed as error:
+            idle = str(error)
+    for team in teams:
+        for worker in team.workers:
+            worker.stop()
+    return results, idle
 
 
 def decided(results: Results) -> dict[str, Any]:
@@ -344,20 +349,13 @@ def main() -> None:
             arguments = ["--work", strategy, *flags]
             return stack.enter_context(Worker(strategy, __file__, arguments, environment))
 
-        count = {STREAMS: 2 if toy else MOST_STREAMS}
-        teams = [Team(s, count.get(s, 1), start) for s in STRATEGIES]
-        try:
-            teams[0].prepare("lenet5", 1, lambda: min(left(), 120))
-            steps = 8 if toy else IDLE_STEPS
-            idle = teams[0].workers[0].ask("idle", min(left(), 120), steps=steps)
-        except Failed as error:
-            idle = str(error)
-        show_idle(idle)
         for i, net in enumerate(nets):
             print(f"{net}:", flush=True)
             rest = sum(NETS[n].share for n in nets[i:])
             part = contest.countdown(left() * NETS[net].share / rest)
-            found[net] = measure(net, toy, teams, part)
+            found[net], met = measure(net, toy, start, part)
+            idle = met if net == "lenet5" else idle
+    show_idle(idle)
     show(found, toy)
     if options.write:
         verdict = {net: decided(results) for net, results in found.items()}
@@ -374,7 +372,7 @@ def main() -> None:
 def settings(nets: list[str], toy: bool, seconds: float) -> dict[str, Any]:
     return {
         "nets": {name: NETS[name]._asdict() for name in nets},
-        "runs": {name: TOY_RUNS[name] if toy else tuple(RUNS) for name in nets},
+        "runs": {name: TOY_RUNS[name] if toy else RUNS for name in nets},
         "batch": TOY_BATCH if toy else None,  # None: each net's own
         "seconds": seconds,
         "steps_of_the_profile": 8 if toy else IDLE_STEPS,

@@ -1,18 +1,20 @@
 """How many images a second do the ImageNet nets train on this GPU, beside torchvision's?
 
     python benchmarks/gpu_train.py --write                  # all five, in at most ten minutes
-    python benchmarks/gpu_train.py --nets resnet50 --write  # one, with all the time for its sweep
+    python benchmarks/gpu_train.py --nets resnet50 --write  # one, with all the time for its batches
     python benchmarks/gpu_train.py --toy                    # that it runs, on a CPU
 
 Both train the same net at 224 pixels in bfloat16 with float32 weights by SGD with momentum 0.9, on
 random pictures of bytes that stay on the device and are gathered and normalised in each step. Ours
 is the project's own program, many steps a dispatch, with its metrics and its shuffling. PyTorch is
-channels_last under bf16 autocast with fused SGD, through torch.compile(mode="max-autotune").
+channels_last under bf16 autocast with fused SGD, eagerly and through
+torch.compile(mode="max-autotune"), whose convolutions and matrix products are cuDNN's and cuBLAS's:
+to write its own in Triton for every shape, and to time them all, takes more than the ten minutes.
 
-Each finds its best batch over those of `NETS` while its time lasts: ours, then PyTorch eagerly,
-then compiled from the best one on. Then they take turns at their best batches, and a profile of
-ours says where its time goes. Without torchvision its column stays empty, and the PyTorch twins of
-tests/torch_nets.py take part under that name.
+First all contestants of all nets compile at the same time, for that takes most of it: ours at the
+batches of `NETS`, the likeliest first, PyTorch's compiled form at the likeliest. Then net by net,
+with the card to themselves: each has a block at every batch that is ready, they take turns at
+their best ones, and a profile of ours says where its time goes.
 
 The shares of the ceilings hold for the FLOP/s and bytes/s that are measured here first.
 """
@@ -21,6 +23,8 @@ import argparse
 import functools
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import contest
@@ -28,7 +32,10 @@ from contest import Failed, Worker
 
 QUESTION = "How many images a second do the ImageNet nets train on this GPU, beside torchvision's?"
 OURS, PEER, TWIN = "ours", "torchvision", "PyTorch twin (tests/torch_nets.py)"
-EXAMPLES, CLASSES, BLOCK_SECONDS = 8192, 1000, 0.7
+EXAMPLES, CLASSES, BLOCK_SECONDS = 4096, 1000, 0.7
+REPEATS = 3
+WARM = 4  # steps of PyTorch until its CUDA graphs are recorded
+BUILDING = 0.55  # of the time, at most
 GOAL = 1.15  # ours / torchvision
 H200 = {"tflops": 790, "tb": 4.3}  # what the memory-bound ceilings below were reckoned with
 
@@ -37,7 +44,6 @@ class Net(NamedTuple):
     ours: str
     theirs: str
     batches: tuple[int, ...]  # the likeliest first
-    share: float  # of the time
     gflop: float  # of training on a picture
     memory: tuple[float, float]  # images/s that an H200's memory allows: usual, all fused
     layered: float  # images/s on an H200 with each layer at its own bound
@@ -46,22 +52,20 @@ class Net(NamedTuple):
 
 NETS = {
     "resnet50": Net(
-        *("resnet50_v1.5", "resnet50", (256, 512, 128), 0.27),
+        *("resnet50_v1.5", "resnet50", (256, 512)),
         *(24.3, (13_700, 23_900), 10_700, 7_000),
     ),
     "resnet152": Net(
-        *("resnet152_v1.5", "resnet152", (256, 128, 512), 0.27),
+        *("resnet152_v1.5", "resnet152", (128, 256)),
         *(68.9, (6_700, 11_700), 4_500, 2_900),
     ),
-    "vgg16": Net(
-        *("vgg16", "vgg16", (256, 128, 512), 0.13), *(92.7, (18_900, 24_800), 5_200, 5_000)
-    ),
+    "vgg16": Net(*("vgg16", "vgg16", (256,)), *(92.7, (18_900, 24_800), 5_200, 5_000)),
     "googlenet": Net(
-        *("googlenet_bn", "googlenet", (512, 256, 1024), 0.2),
+        *("googlenet_bn", "googlenet", (512, 1024)),
         *(9.3, (41_000, 58_000), 29_500, 12_000),
     ),
     "alexnet": Net(
-        *("alexnet_owt", "alexnet", (1024, 512, 2048), 0.13),
+        *("alexnet_owt", "alexnet", (1024, 2048)),
         *(4.1, (302_000, 349_000), 106_000, 40_000),
     ),
 }
@@ -96,55 +100,54 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
         covariance=0.05 * jnp.eye(3),
     )
     data = sharding.put(mesh, data)
-    now: dict[str, Any] = {}
+    built: dict[int, tuple[Any, ...]] = {}  # by batch: the compiled program, its numbers, its order
+    carries: dict[int, Any] = {}
 
-    def prepare(size: int) -> dict[str, Any]:
-        """A program for batches of `size`; its compilation, and a first measurement."""
-        if now.get("size") == size:
-            return {"compile_s": 0.0, "images_per_s": block(size)}
-        now.clear()
+    def build(size: int) -> float:
+        """A program for batches of `size`, which has no memory of the device before it runs; the
+        seconds that took.
+        """
+        start = time.perf_counter()
         changes = {"model.name": NETS[name].ours, "train.batch_size": size, "optim.lr": 0.01}
         changes |= {"train.precision": "bfloat16", **(TOY_CHANGES.get(name, {}) if toy else {})}
         run = config.override(config.Run(), changes)
         problem = nets.Problem(image, CLASSES, examples, 10**6)
-        now["program"] = cohorts.program(step.static(run), problem, mesh)
-        now["values"] = sharding.put(mesh, cohorts.stack([run]), "run")
-        start = time.perf_counter()
-        now["carry"] = now["program"].init(now["values"])
-        now["order"] = now["program"].order(now["values"], 0)
-        advance(1)
-        seconds = time.perf_counter() - start
-        now["size"] = size
-        return {"compile_s": round(seconds, 1), "images_per_s": block(size)}
+        program = cohorts.program(step.static(run), problem, mesh)
+        values = sharding.put(mesh, cohorts.stack([run]), "run")
+        carry, order = program.init(values), program.order(values, 0)
+        where = (jnp.int32(0), jnp.int32(1))
+        compiled = program.advance.lower(carry, values, order, data, *where).compile()
+        built[size] = (compiled, values, order)
+        carries[size] = carry
+        return round(time.perf_counter() - start, 1)
 
-    def advance(steps: int) -> None:
+    def advance(size: int, steps: int) -> None:
+        compiled, values, order = built[size]
         where = (jnp.int32(0), jnp.int32(steps))
-        carry = now["program"].advance(now["carry"], now["values"], now["order"], data, *where)
-        now["carry"] = jax.block_until_ready(carry)
+        carries[size] = jax.block_until_ready(compiled(carries[size], values, order, data, *where))
 
     def block(size: int) -> float:
-        """images/s over some whole epochs."""
+        """images/s over some whole epochs, after a step that does not count."""
+        advance(size, 1)
         steps, done, start = examples // size, 0, time.perf_counter()
         while time.perf_counter() - start < (0 if toy and done else BLOCK_SECONDS):
-            advance(steps)
+            advance(size, steps)
             done += steps * size
         return done / (time.perf_counter() - start)
 
     def profile(size: int) -> dict[str, Any]:
         steps = min(8, examples // size)
         with traces.traced() as events:
-            advance(steps)
-        arguments = (now["carry"], now["values"], now["order"], data)
-        lowered = now["program"].advance.lower(*arguments, jnp.int32(0), jnp.int32(steps))
-        layers = traces.layers(lowered.compile().as_text())
+            advance(size, steps)
+        layers = traces.layers(built[size][0].as_text())
         return {
             "time": traces.shares(events, layers),
             "idle": traces.idle(events, steps),
             "longest": traces.longest(events, layers),
         }
 
-    def facts() -> dict[str, Any]:
-        carry = jax.device_get(now["carry"])
+    def facts(size: int) -> dict[str, Any]:
+        carry = jax.device_get(carries[size])
         parameters = sum(a[0].size for a in jax.tree.leaves(carry.state.params))
         memory = jax.devices()[0].memory_stats() or {}
         return {
@@ -153,14 +156,16 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
             "peak_memory_gb": round(memory.get("peak_bytes_in_use", 0) / 2**30, 1) or None,
         }
 
-    return {"prepare": prepare, "block": block, "profile": profile, "facts": facts}
+    return {"build": build, "block": block, "profile": profile, "facts": facts}
 
 
 def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
     import torch
+    import torch._inductor.config as inductor
     from torch import nn
 
     device = "cpu" if toy else "cuda"
+    inductor.max_autotune_conv_backends = inductor.max_autotune_gemm_backends = "ATEN"
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
@@ -188,10 +193,10 @@ def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
         forms["compiled"] = torch.compile(loss, mode="max-autotune", dynamic=False)
     last = 0.0
 
-    def epoch(size: int, form: str) -> None:
+    def advance(size: int, form: str, steps: int) -> None:
         nonlocal last
         order = torch.randperm(examples, device=device)
-        for i in range(examples // size):
+        for i in range(steps):
             rows = order[i * size : (i + 1) * size]
             optimizer.zero_grad(set_to_none=True)
             value = forms[form](images[rows], labels[rows])
@@ -199,16 +204,16 @@ def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
             optimizer.step()
         last = value.item()  # waits for the device
 
-    def prepare(size: int, form: str) -> dict[str, Any]:
+    def build(size: int, form: str) -> float:
         start = time.perf_counter()
-        epoch(size, form)
-        seconds = time.perf_counter() - start
-        return {"compile_s": round(seconds, 1), "images_per_s": block(size, form)}
+        advance(size, form, min(WARM, examples // size))
+        return round(time.perf_counter() - start, 1)
 
     def block(size: int, form: str) -> float:
+        advance(size, form, min(WARM, examples // size))
         done, start = 0, time.perf_counter()
         while time.perf_counter() - start < (0 if toy and done else BLOCK_SECONDS):
-            epoch(size, form)
+            advance(size, form, examples // size)
             done += examples // size * size
         return done / (time.perf_counter() - start)
 
@@ -217,14 +222,7 @@ def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
         memory = None if toy else round(torch.cuda.max_memory_allocated() / 2**30, 1)
         return {"parameters": parameters, "loss": last, "peak_memory_gb": memory} | _versions()
 
-    def free() -> None:
-        if not toy:
-            torch.cuda.empty_cache()
-
-    return {
-        "who": lambda: who,
-        **{"prepare": prepare, "block": block, "facts": facts, "free": free},
-    }
+    return {"who": lambda: who, "build": build, "block": block, "facts": facts}
 
 
 def _versions() -> dict[str, str]:
@@ -314,119 +312,102 @@ CONTESTANTS: dict[str, Callable[[str, bool], dict[str, Callable[..., Any]]]] = {
 # The contest ----------------------------------------------------------------------------------
 
 
-def sweep(
-    worker: Worker,
-    sizes: tuple[int, ...],
-    left: Callable[[], float],
-    reserve: float,
-    **more: str,
-) -> dict[int, Any]:
-    """images/s by batch, or why there are none; after the first, only while more than `reserve`
-    seconds are left.
+class Pair(NamedTuple):
+    """The contestants of a net."""
+
+    mine: Worker
+    theirs: Worker
+    ready: list[int]  # batches of ours
+    forms: dict[str, int]  # of PyTorch, and the batch that it was built at
+
+
+def build(
+    name: str, toy: bool, start: Callable[[str], Worker], left: Callable[[], float], found: Any
+) -> Pair:
+    """Ours at each batch and PyTorch compiled at the first, both at once; who is not ready in time
+    is ended, and named under "failed".
     """
-    found: dict[int, Any] = {}
-    took = 0.0
-    for size in sizes:
-        if found and left() - reserve < 1.5 * took:
-            found[size] = "not tried: no time left"
-            continue
-        start = left()
-        try:
-            answer = worker.ask("prepare", left(), size=size, **more)
-            found[size] = round(answer["images_per_s"], 1)
-            print(
-                f"  {worker.name}{''.join(f', {m}' for m in more.values())}, batch {size}:"
-                f" {answer['images_per_s']:,.0f} images/s"
-                f" (first call {answer['compile_s']:.0f} s)",
-                flush=True,
-            )
-        except Failed as error:
-            found[size] = str(error)
-            print(f"  batch {size}: {error}", flush=True)
-            if worker.process.poll() is not None:
+    sizes = TOY_BATCHES if toy else NETS[name].batches
+    pair = Pair(start("ours"), start("peer"), [], {})
+    found["compile_s"] = {}
+
+    def ours() -> None:
+        took = 0.0
+        for size in sizes:
+            if pair.ready and left() < 1.5 * took:
                 break
-        took = start - left()
-    return found
+            took = found["compile_s"][f"{OURS}, batch {size}"] = pair.mine.ask(
+                "build", left(), size=size
+            )
+            pair.ready.append(size)
+
+    def peer() -> None:
+        pair.theirs.name = pair.theirs.ask("who", left())
+        pair.forms["eager"] = 0  # any batch is ready
+        if not toy:
+            took = pair.theirs.ask("build", left(), size=sizes[0], form="compiled")
+            found["compile_s"][f"{pair.theirs.name}, compiled"] = took
+            pair.forms["compiled"] = sizes[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(ours), pool.submit(peer)]:
+            try:
+                done.result()
+            except Failed as error:
+                found["failed"].append(str(error))
+    print(f"{name}: built in {found['compile_s']}", flush=True)
+    return pair
 
 
 def best(found: dict[int, Any]) -> int:
     """The batch of most images/s."""
     speeds = {size: v for size, v in found.items() if not isinstance(v, str)}
     if not speeds:
-        raise Failed(next(iter(found.values())))
+        raise Failed(next(iter(found.values())) if found else "nothing was ready in its time")
     return max(speeds, key=lambda size: speeds[size])
 
 
 def measure(
-    found: dict[str, Any], name: str, toy: bool, seconds: float, start: Callable[[str], Worker]
+    found: dict[str, Any], name: str, pair: Pair, toy: bool, left: Callable[[], float]
 ) -> None:
-    """One net, into `found`. What fails is named under "failed"; the rest stands."""
-    left = contest.countdown(seconds)
+    """One net, into `found`, while the other nets' contestants wait for questions."""
+    mine, theirs = pair.mine, pair.theirs
     sizes = TOY_BATCHES if toy else NETS[name].batches
-    with start("ours") as mine, start("peer") as theirs:  # one computes at a time
-        found["sweep"][OURS] = sweep(mine, sizes, left, 0.55 * seconds)
-        size = found["batch"] = best(found["sweep"][OURS])
-        found["images_per_s"] = {OURS: contest.spread([found["sweep"][OURS][size]], 1)}
-        for form in ("eager",) if toy else ("eager", "compiled"):
+    plan: dict[str, tuple[Worker, dict[str, str], list[int]]] = {OURS: (mine, {}, pair.ready)}
+    for form, size in pair.forms.items():
+        plan[f"{theirs.name}, {form}"] = (theirs, {"form": form}, [size] if size else list(sizes))
+    turns: dict[str, tuple[Worker, dict[str, Any]]] = {}
+    for who, (worker, form, ready) in plan.items():
+        speeds = found["sweep"][who] = {}
+        for size in ready:
             try:
-                turn = _prepare_peer(theirs, form, sizes, left, found)
-                mine.ask("prepare", max(left(), 20), size=size)
-                _take_turns(found, mine, size, theirs, turn, 2 if toy else 5)
+                speeds[size] = round(worker.ask("block", max(left(), 20), size=size, **form), 1)
+                print(f"  {name}: {who}, batch {size}: {speeds[size]:,.0f} images/s", flush=True)
             except Failed as error:
-                found["failed"].append(str(error))
-        for what, worker, arguments in (
-            ("profile", mine, {"size": size}),
-            ("facts", mine, {}),
-            ("peer_facts", theirs, {}),
-        ):
-            try:
-                asked = what.removeprefix("peer_")
-                found[what] = worker.ask(asked, max(left(), 20), **arguments)
-            except Failed as error:
-                found["failed"].append(f"{what}: {error}")
-
-
-def _take_turns(
-    found: dict[str, Any],
-    mine: Worker,
-    size: int,
-    theirs: Worker,
-    turn: dict[str, Any],
-    repeats: int,
-) -> None:
-    """Blocks in turns; what they give takes the place of the sweep's figures."""
-    own, other = [], []
-    for _ in range(repeats):
-        own.append(mine.ask("block", 60, size=size))
-        other.append(theirs.ask("block", 60, **turn))
-    them = f"{theirs.name}, {turn['form']}"
-    found["images_per_s"] |= {OURS: contest.spread(own, 1), them: contest.spread(other, 1)}
-    found[f"ours / {them}"] = contest.ratio(own, other)
-
-
-def _prepare_peer(
-    theirs: Worker,
-    form: str,
-    sizes: tuple[int, ...],
-    left: Callable[[], float],
-    found: dict[str, Any],
-) -> dict[str, Any]:
-    """What to ask of it in its turn: that form at its best batch. Compiling, which takes most of
-    the time, begins with the batch that was the best one without.
-    """
-    who = theirs.name = theirs.ask("who", left())
-    eager = found["sweep"].get(f"{who}, eager", {})
-    if form == "compiled":
-        theirs.ask("free", left())
-        first = best(eager)
-        sizes = (first, *(size for size in sizes if size != first))
-    turns = 24 * BLOCK_SECONDS
-    reserve = turns if form == "compiled" else 0.8 * left()
-    speeds = sweep(theirs, sizes, lambda: left() - turns, reserve - turns, form=form)
-    found["sweep"][f"{who}, {form}"] = speeds
-    size = best(speeds)
-    found["images_per_s"][f"{who}, {form}"] = contest.spread([speeds[size]], 1)
-    return {"size": size, "form": form}
+                speeds[size] = str(error)
+                found["failed"].append(f"batch {size}: {error}")
+        with suppress(Failed):
+            turns[who] = (worker, {"size": best(speeds), **form})
+    if OURS not in turns:
+        raise Failed(f"{OURS}: no batch could be measured")
+    found["batch"] = turns[OURS][1]["size"]
+    seconds: dict[str, list[float]] = {who: [] for who in turns}
+    for _ in range(2 if toy else REPEATS):
+        for who, (worker, what) in turns.items():
+            seconds[who].append(worker.ask("block", 60, **what))
+    found["images_per_s"] = {who: contest.spread(speeds, 1) for who, speeds in seconds.items()}
+    for who in seconds.keys() - {OURS}:
+        found[f"ours / {who}"] = contest.ratio(seconds[OURS], seconds[who])
+    own = {"size": found["batch"]}
+    for what, worker, asked in (
+        ("profile", mine, own),
+        ("facts", mine, own),
+        ("peer_facts", theirs, {}),
+    ):
+        try:
+            found[what] = worker.ask(what.removeprefix("peer_"), max(left(), 20), **asked)
+        except Failed as error:
+            found["failed"].append(f"{what}: {error}")
 
 
 def columns(name: str, found: dict[str, Any], card: dict[str, Any]) -> dict[str, Any]:
@@ -461,7 +442,7 @@ def columns(name: str, found: dict[str, Any], card: dict[str, Any]) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
-    parser.add_argument("--nets", nargs="+", choices=NETS, help="these alone, with all the time")
+    parser.add_argument("--nets", nargs="+", choices=NETS, help="these alone")
     parser.add_argument("--seconds", type=float, default=570, help="for all of it")
     parser.add_argument("--toy", action="store_true", help="small, on a CPU: that it runs")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
@@ -485,17 +466,20 @@ def main() -> None:
             print(f"{card['kind']}: {card['tflops_bf16']} TFLOP/s, {card['tb_per_s']} TB/s")
         except Failed as error:
             print(error)
-    results: dict[str, Any] = {}
-    for i, name in enumerate(nets):
-        rest = sum(NETS[n].share for n in nets[i:])
-        print(f"{name}:", flush=True)
-        results[name] = {"sweep": {}, "failed": []}
-        try:
-            seconds = left() * NETS[name].share / rest
-            begin = functools.partial(start, name)
-            measure(results[name], name, toy, seconds, begin)
-        except Failed as error:
-            results[name]["failed"].append(str(error))
+    results: dict[str, Any] = {name: {"sweep": {}, "failed": []} for name in nets}
+    ready = contest.countdown(BUILDING * left())
+
+    def built(name: str) -> Pair:
+        return build(name, toy, functools.partial(start, name), ready, results[name])
+
+    with ThreadPoolExecutor(len(nets)) as pool:
+        pairs = dict(zip(nets, pool.map(built, nets), strict=True))
+    for name, pair in pairs.items():
+        with pair.mine, pair.theirs:  # ended behind it: their memory is the next one's
+            try:
+                measure(results[name], name, pair, toy, left)
+            except Failed as error:
+                results[name]["failed"].append(str(error))
         for words in results[name]["failed"]:
             print(f"  failed: {words}", flush=True)
     gpu = {name: columns(name, found, card) for name, found in results.items()}

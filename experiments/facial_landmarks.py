@@ -84,7 +84,11 @@ EXPERIMENT = Experiment(
         "default": {"arms": ("heatmaps", "heatmaps_given", "lenet5")},
         "paper": {
             "base.model.name": "vgg16_cifar",
-            "base.train.steps": 12_000,
+            "base.data.resize": 128,
+            "base.data.crop": 112,
+            "base.data.rotate": 20.0,
+            "base.data.zoom": 1.2,
+            "base.train.steps": 8000,
             "base.train.eval_every": 1000,
             "seeds": range(8),
         },
