@@ -81,7 +81,7 @@ RECIPES = {
             "optim.warmup": 0.2,
             "optim.weight_decay": 5e-4,
             "train.batch_size": 512,
-            "train.epochs": 24.0,
+            "train.epochs": 30.0,
             "train.label_smoothing": 0.1,
         },
         *(0.940, 10.0),
