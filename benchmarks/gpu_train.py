@@ -11,10 +11,10 @@ channels_last under bf16 autocast with fused SGD, eagerly and through
 torch.compile(mode="max-autotune"), whose convolutions and matrix products are cuDNN's and cuBLAS's:
 to write its own in Triton for every shape, and to time them all, takes more than the ten minutes.
 
-Net by net, both compile at the same time: ours at the batches of `NETS`, the likeliest first,
-PyTorch's compiled form at the likeliest. Then, one at a time, each has a block at every batch that
-is ready, they take turns at their best ones, and a profile of ours says where its time goes. (All
-nets at once were tried: their contestants filled an H200's memory while they compiled.)
+Net by net, all three compile at the same time: ours and the eager one at the batches of `NETS`, the
+likeliest first, the compiled one at the likeliest. Then, one at a time, each has a block at every
+batch that is ready, they take turns at their best ones, and a profile of ours says where its time
+goes. (All nets at once were tried: they filled an H200's memory while they compiled.)
 
 The shares of the ceilings hold for the FLOP/s and bytes/s that are measured here first.
 """
@@ -24,7 +24,7 @@ import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import contest
@@ -312,51 +312,45 @@ CONTESTANTS: dict[str, Callable[[str, bool], dict[str, Callable[..., Any]]]] = {
 # The contest ----------------------------------------------------------------------------------
 
 
-class Pair(NamedTuple):
-    """The contestants of a net."""
-
-    mine: Worker
-    theirs: Worker
-    ready: list[int]  # batches of ours
-    forms: dict[str, int]  # of PyTorch, and the batch that it was built at
+class Contestant(NamedTuple):
+    worker: Worker
+    form: dict[str, str]  # of PyTorch's two: which
+    sizes: tuple[int, ...]  # batches, the likeliest first
+    built: list[int]  # those that are ready
 
 
-def build(
-    name: str, toy: bool, start: Callable[[str], Worker], left: Callable[[], float], found: Any
-) -> Pair:
-    """Ours at each batch and PyTorch compiled at the first, both at once; who is not ready in time
-    is ended, and named under "failed".
-    """
+def contestants(name: str, toy: bool, start: Callable[[str], Worker]) -> list[Contestant]:
     sizes = TOY_BATCHES if toy else NETS[name].batches
-    pair = Pair(start("ours"), start("peer"), [], {})
-    found["compile_s"] = {}
+    found = [
+        Contestant(start("ours"), {}, sizes, []),
+        Contestant(start("peer"), {"form": "eager"}, sizes, []),
+    ]
+    if not toy:
+        found.append(Contestant(start("peer"), {"form": "compiled"}, sizes[:1], []))
+    return found
 
-    def ours() -> None:
+
+def build(all_: list[Contestant], left: Callable[[], float], found: dict[str, Any]) -> None:
+    """All at once; who is not ready in time is ended, and named under "failed"."""
+
+    def one(own: Contestant) -> None:
+        if own.form:
+            own.worker.name = f"{own.worker.ask('who', left())}, {own.form['form']}"
         took = 0.0
-        for size in sizes:
-            if pair.ready and left() < 1.5 * took:
-                break
-            took = found["compile_s"][f"{OURS}, batch {size}"] = pair.mine.ask(
-                "build", left(), size=size
-            )
-            pair.ready.append(size)
+        for size in own.sizes:
+            if own.built and left() < 2 * took:
+                return  # too late to begin another
+            took = own.worker.ask("build", left(), size=size, **own.form)
+            found["compile_s"][f"{own.worker.name}, batch {size}"] = took
+            own.built.append(size)
 
-    def peer() -> None:
-        pair.theirs.name = pair.theirs.ask("who", left())
-        pair.forms["eager"] = 0  # any batch is ready
-        if not toy:
-            took = pair.theirs.ask("build", left(), size=sizes[0], form="compiled")
-            found["compile_s"][f"{pair.theirs.name}, compiled"] = took
-            pair.forms["compiled"] = sizes[0]
-
-    with ThreadPoolExecutor(2) as pool:
-        for done in [pool.submit(ours), pool.submit(peer)]:
+    with ThreadPoolExecutor(len(all_)) as pool:
+        for done in [pool.submit(one, own) for own in all_]:
             try:
                 done.result()
             except Failed as error:
                 found["failed"].append(str(error))
-    print(f"{name}: built in {found['compile_s']}", flush=True)
-    return pair
+    print(f"  built in {found['compile_s']}", flush=True)
 
 
 def best(found: dict[int, Any]) -> int:
@@ -368,26 +362,21 @@ def best(found: dict[int, Any]) -> int:
 
 
 def measure(
-    found: dict[str, Any], name: str, pair: Pair, toy: bool, left: Callable[[], float]
+    found: dict[str, Any], all_: list[Contestant], toy: bool, left: Callable[[], float]
 ) -> None:
     """One net, into `found`, one contestant at a time."""
-    mine, theirs = pair.mine, pair.theirs
-    sizes = TOY_BATCHES if toy else NETS[name].batches
-    plan: dict[str, tuple[Worker, dict[str, str], list[int]]] = {OURS: (mine, {}, pair.ready)}
-    for form, size in pair.forms.items():
-        plan[f"{theirs.name}, {form}"] = (theirs, {"form": form}, [size] if size else list(sizes))
     turns: dict[str, tuple[Worker, dict[str, Any]]] = {}
-    for who, (worker, form, ready) in plan.items():
-        speeds = found["sweep"][who] = {}
-        for size in ready:
+    for worker, form, _, built in all_:
+        speeds = found["sweep"][worker.name] = {}
+        for size in built:
             try:
                 speeds[size] = round(worker.ask("block", max(left(), 20), size=size, **form), 1)
-                print(f"  {name}: {who}, batch {size}: {speeds[size]:,.0f} images/s", flush=True)
+                print(f"  {worker.name}, batch {size}: {speeds[size]:,.0f} images/s", flush=True)
             except Failed as error:
                 speeds[size] = str(error)
                 found["failed"].append(f"batch {size}: {error}")
         with suppress(Failed):
-            turns[who] = (worker, {"size": best(speeds), **form})
+            turns[worker.name] = (worker, {"size": best(speeds), **form})
     if OURS not in turns:
         raise Failed(f"{OURS}: no batch could be measured")
     found["batch"] = turns[OURS][1]["size"]
@@ -398,11 +387,11 @@ def measure(
     found["images_per_s"] = {who: contest.spread(speeds, 1) for who, speeds in seconds.items()}
     for who in seconds.keys() - {OURS}:
         found[f"ours / {who}"] = contest.ratio(seconds[OURS], seconds[who])
-    own = {"size": found["batch"]}
+    mine, eager, own = all_[0].worker, all_[1].worker, {"size": found["batch"]}
     for what, worker, asked in (
         ("profile", mine, own),
         ("facts", mine, own),
-        ("peer_facts", theirs, {}),
+        ("peer_facts", eager, {}),
     ):
         try:
             found[what] = worker.ask(what.removeprefix("peer_"), max(left(), 20), **asked)
@@ -466,14 +455,18 @@ def main() -> None:
             print(f"{card['kind']}: {card['tflops_bf16']} TFLOP/s, {card['tb_per_s']} TB/s")
         except Failed as error:
             print(error)
-    results: dict[str, Any] = {name: {"sweep": {}, "failed": []} for name in nets}
+    results: dict[str, Any] = {name: {"sweep": {}, "compile_s": {}, "failed": []} for name in nets}
     for i, name in enumerate(nets):
         part = contest.countdown(left() / (len(nets) - i))
         ready = contest.countdown(BUILDING * part())
-        pair = build(name, toy, functools.partial(start, name), ready, results[name])
-        with pair.mine, pair.theirs:  # ended behind it: their memory is the next one's
+        print(f"{name}:", flush=True)
+        with ExitStack() as stack:  # ended behind it: their memory is the next one's
+            all_ = contestants(name, toy, functools.partial(start, name))
+            for own in all_:
+                stack.enter_context(own.worker)
             try:
-                measure(results[name], name, pair, toy, part)
+                build(all_, ready, results[name])
+                measure(results[name], all_, toy, part)
             except Failed as error:
                 results[name]["failed"].append(str(error))
         for words in results[name]["failed"]:

@@ -204,11 +204,15 @@ def _folder(place: Path, classes: tuple[str, ...], side: int) -> Folder:
     for label, name in enumerate(classes):
         if not (place / name).is_dir():
             continue
-        entries = (os.fsencode(e.name) for e in os.scandir(place / name))
-        own = sorted(e for e in entries if os.fsdecode(e).lower().endswith(readers.SUFFIXES))
+        entries = list(os.scandir(place / name))
+        own = sorted(
+            os.fsencode(e.name) for e in entries if e.name.lower().endswith(readers.SUFFIXES)
+        )
         if not own:
+            deeper = sorted(e.name for e in entries if e.is_dir())[:3]
+            lower = f"; its folders ({', '.join(deeper)}) are not looked into" if deeper else ""
             raise InputError(
-                f"{str(place / name)!r} has no picture ({', '.join(readers.SUFFIXES)})."
+                f"{str(place / name)!r} has no picture ({', '.join(readers.SUFFIXES)}){lower}."
             )
         names += own
         labels += [label] * len(own)
