@@ -31,7 +31,7 @@ Launch = Callable[..., tuple[int, str, str]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no core waits for one at the end."""
     longest = ("test_hosts.py", "test_slurm.py", "test_resume.py", "test_parity.py")
-    longest += ("test_weights.py", "test_models.py")
+    longest += ("test_weights.py", "test_parameters.py", "test_models.py", "test_knobs.py")
     places = {name: i for i, name in enumerate(longest)}
     items.sort(key=lambda item: places.get(item.path.name, len(longest)))
 
