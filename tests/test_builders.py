@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_stream import SIDE, jpeg, make, photo
+from photographs import SIDE, jpeg, make, photo
 
 from jaxcnn.config import Absent, Data
 from jaxcnn.data import photos, shards, streamed

@@ -1,5 +1,5 @@
-"""What a net sees in evaluation: dense is each window's crop where there is no padding, sizes are
-averaged, and a tree of classes says how wrong an error is.
+"""What a net sees in evaluation: crops are the papers', dense is each window's crop where there is
+no padding, sizes are averaged, and a tree of classes says how wrong an error is.
 """
 
 from typing import Any
@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_stream import photo
+from photographs import CLASSES, photo
+from test_evaluate import opinionated
 
-from jaxcnn import evaluate, models, wordnet
+from jaxcnn import evaluate, jobs, models, wordnet
 from jaxcnn.config import InputError
-from jaxcnn.crops import Net, check, predict
+from jaxcnn.crops import Net, check, predict, views
 from jaxcnn.evaluate import count
 
 
@@ -34,6 +35,36 @@ def softmax(net: Net, variables: Any, crops: np.ndarray) -> np.ndarray:
 def windows(images: np.ndarray, side: int, stride: int) -> np.ndarray:
     offsets = range(0, images.shape[1] - side + 1, stride)
     return np.stack([images[:, i : i + side, j : j + side] for i in offsets for j in offsets])
+
+
+def test_crops_are_the_papers():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), np.uint8))
+    [one] = views(images, 224, 1)
+    np.testing.assert_array_equal(one, images[:, 16:240, 16:240])
+    ten = views(images, 224, 10)
+    corners = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    for i, (top, left) in enumerate(corners):
+        want = images[:, top : top + 224, left : left + 224]
+        np.testing.assert_array_equal(ten[i], want)
+        np.testing.assert_array_equal(ten[i + 5], want[:, :, ::-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crops", [1, 10])
+def test_predictions_are_the_mean_over_the_crops(crops):
+    model, variables = opinionated()
+    images = np.stack([photo(i, 36, 36) for i in range(3)])
+    net = Net("resnet20", model, 32, 3, jobs.torchvision_input, CLASSES)
+    got = predict(net, variables, jnp.asarray(images), crops)
+    want = []
+    for top, left in [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)] if crops == 10 else [(2, 2)]:
+        part = images[:, top : top + 32, left : left + 32]
+        for shown in (part, part[:, :, ::-1]) if crops == 10 else (part,):
+            x = (shown / 255 - np.array(jobs.MEAN)) / np.array(jobs.STD)
+            logits = np.asarray(model.apply(variables, x.astype(np.float32), train=False)[0])
+            powers = np.exp(logits - logits.max(-1, keepdims=True))
+            want.append(powers / powers.sum(-1, keepdims=True))
+    np.testing.assert_allclose(got, np.mean(want, 0), rtol=2e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

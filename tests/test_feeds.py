@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from test_stream import jpeg, make, photo
+from photographs import jpeg, make, photo
 
 import launch
 from jaxcnn import cohorts, feeds, nets, records, sharding, step, train, trained

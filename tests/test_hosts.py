@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_stream import make
+from photographs import make
 
 from jaxcnn import records
 

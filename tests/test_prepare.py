@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_stream import jpeg, photo
+from photographs import jpeg, photo
 
 from jaxcnn.config import Data, InputError
 from jaxcnn.data import photos, streamed

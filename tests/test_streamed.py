@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_stream import CLASSES, SIDE, jpeg, make, photo
+from photographs import CLASSES, SIDE, jpeg, make, photo
 
 from jaxcnn import train
 from jaxcnn.checks import check
