@@ -182,6 +182,9 @@ def test_folders_that_do_not_fit(tmp_path):
     (tmp_path / "train" / "a").mkdir()
     with pytest.raises(InputError, match="has no picture"):
         train(tmp_path)
+    (tmp_path / "train" / "a" / "b").mkdir()
+    with pytest.raises(InputError, match=r"its folders \(b\) are not looked into"):
+        train(tmp_path)
     (tmp_path / "train" / "a" / "a.JPEG").write_bytes(jpeg(photo(0)))
     (tmp_path / "val" / "b").mkdir(parents=True)
     with pytest.raises(InputError, match="val'?: b: train/ has no such class"):
