@@ -181,6 +181,7 @@ def run(
 
     backend.set_up()
     records.check_writable(out)
+    company.check_shared(out)
     if tensorboard:
         board.check()
     failed: dict[str, BaseException] = {}

@@ -2,7 +2,8 @@
 
 Process 0 leads: it alone decides, reads checkpoints and writes records, by the code of a launch of
 one process. The others follow: they hear each call of `Lanes` from it and make it, too, so all run
-the same programs in the same order, each on its share of every batch, BatchNorm over the whole.
+the same programs in the same order, each on its share of every batch, BatchNorm over the whole, and
+write their shares of every checkpoint.
 
 Who is gone is missed: a collective that lacks a process fails at once or, where nothing was closed,
 jax's coordination service ends the others after `MISSED` seconds. The same command goes on from the
@@ -12,8 +13,11 @@ last checkpoint, with another number of processes too. spawn.py starts them on o
 import contextlib
 import os
 import pickle
+import platform
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, cast
 
@@ -114,6 +118,21 @@ def end() -> None:
         jax.distributed.shutdown()  # together: else who is late would miss the others
 
 
+def check_shared(root: Path) -> None:
+    """Raise `InputError` now where `root` is not one folder that all processes write to."""
+    if alone():
+        return
+    with tempfile.NamedTemporaryFile(dir=root, prefix=".shared-") as mark:
+        _tell("shared", Path(mark.name).resolve())
+        without = [who for who in _answers() if who]
+    if without:
+        raise InputError(
+            f"--out: {root.resolve()} is no folder that process {', '.join(without)} can write to"
+            " as process 0 does, and each writes its share of every checkpoint. Name one on a file"
+            " system that all share."
+        )
+
+
 # Its work -----------------------------------------------------------------------------------------
 
 
@@ -145,6 +164,8 @@ class _Led:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
+            if name == "close" and _gone:
+                return self._own.close(wait=False)  # a share of it will not come
             _tell(name, *args)
             with _explained():
                 return getattr(self._own, name)(*args)
@@ -154,12 +175,7 @@ class _Led:
     def unread(self) -> list[tuple[str, str]]:
         """Of all processes."""
         _tell("unread")
-        found = self._own.unread()
-        for i in range(1, jax.process_count()):
-            with _explained():
-                answer = _client().blocking_key_value_get_bytes(_answer(i), LONGEST)
-            found += pickle.loads(answer)
-        return found
+        return sum(_answers(), self._own.unread())
 
 
 def follow(load: Callable[[Run], Pictures]) -> None:
@@ -174,11 +190,16 @@ def follow(load: Callable[[Run], Pictures]) -> None:
         if name == "end":
             _ended = True
             return
+        if name == "shared":
+            [mark] = args
+            same = mark.is_file() and os.access(mark.parent, os.W_OK)
+            _give("" if same else f"{jax.process_index()} ({platform.node()})")
+            continue
         if name != "begin":
             with _explained():
                 answer = getattr(own, name)(*args)
             if name == "unread":
-                _client().key_value_set_bytes(_answer(jax.process_index()), pickle.dumps(answer))
+                _give(answer)
             continue
         runs, problem, fingerprint, mesh, width, count, like = args
         run = runs[0]
@@ -248,9 +269,20 @@ def _hear() -> tuple[str, tuple[Any, ...]]:
         return pickle.loads(message)
 
 
-def _answer(process: int) -> str:
-    """The key of what a process answers to the last message."""
-    return f"jaxcnn/{_told}/{process}"
+def _give(answer: Any) -> None:
+    """Process 0 waits for it, to the last message."""
+    key = f"jaxcnn/{_told}/{jax.process_index()}"
+    _client().key_value_set_bytes(key, pickle.dumps(answer))
+
+
+def _answers() -> list[Any]:
+    """Of the other processes."""
+    found = []
+    for i in range(1, jax.process_count()):
+        with _explained():
+            answer = _client().blocking_key_value_get_bytes(f"jaxcnn/{_told}/{i}", LONGEST)
+        found.append(pickle.loads(answer))
+    return found
 
 
 def _meet() -> None:

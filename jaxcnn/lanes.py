@@ -1,11 +1,13 @@
-"""`Lanes`: what of a wave stands on devices, and its programs at work on it."""
+"""`Lanes`: what of a wave stands on devices, its programs at work on it, and its checkpoints."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn import cohorts, feeds, sharding
+from jaxcnn.checkpoint import BEST, NEWEST, Checkpoints, Saving, Shared
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
@@ -40,6 +42,7 @@ class Lanes:
         else:
             self._carry = program.init(self._values)
         self._feed: Feed | None = None
+        self._disks: dict[str, list[Checkpoints | Shared]] = {}
         # of streamed pictures, those that could not be read and are not told of yet: split,
         # NAME: why; the thread that reads ahead appends to it, too
         self._unread: list[tuple[str, str]] = []
@@ -86,6 +89,40 @@ class Lanes:
         del self._unread[: len(met)]
         return met
 
-    def close(self) -> None:
+    def open(self, folders: list[Path], saving: Saving) -> None:
+        """The folders of the runs, before the first `save`."""
+        mesh = self._program.mesh
+        kind = Shared if mesh.is_multi_process else Checkpoints
+        keep = {NEWEST: saving.keep} | ({BEST: 1} if saving.best else {})
+        for place, n in keep.items():
+            self._disks[place] = [kind(f, n, place) for f in folders]
+        shares = jax.tree.map(lambda a: sharding.split(mesh, a.shape[1:]), self._carry)
+        self._share = jax.jit(_one, out_shardings=shares)
+
+    def save(self, place: str, at: int, which: set[int]) -> None:
+        """The carries of some runs, as checkpoints of step `at`; of several processes each copies
+        and writes a share.
+        """
+        if not which:
+            return
+        shared = self._program.mesh.is_multi_process
+        pick, carry = (self._share, self._carry) if shared else (_one, self.carry())
+        for i in sorted(which):
+            self._disks[place][i].save(at, pick(carry, i))
+
+    def wait(self, place: str) -> None:
+        """Until all that was saved is on disk."""
+        for disk in self._disks[place]:
+            disk.wait()
+
+    def close(self, wait: bool = True) -> None:
+        """`wait` for what is being saved."""
         if self._feed is not None:
             self._feed.close()
+        for disk in sum(self._disks.values(), []) if wait else []:
+            disk.close()
+
+
+def _one(carry: Carry, i: int) -> Carry:
+    """That of run i."""
+    return jax.tree.map(lambda a: a[i], carry)

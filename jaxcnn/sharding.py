@@ -65,6 +65,15 @@ def put_shares(mesh: Mesh, tree: Any, *axes: str | None) -> Any:
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
 
 
+def split(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Of an array: over all devices, along its first axis that they divide; whole on each where
+    there is none.
+    """
+    axis = next((k for k, n in enumerate(shape) if n > 0 and n % mesh.size == 0), None)
+    over = () if axis is None else (*[None] * axis, ("run", "data"))
+    return NamedSharding(mesh, PartitionSpec(*over))
+
+
 def shares(mesh: Mesh) -> tuple[int, int]:
     """(which part of a batch this process has, of how many)."""
     return (jax.process_index(), jax.process_count()) if mesh.is_multi_process else (0, 1)

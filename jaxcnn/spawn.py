@@ -75,8 +75,9 @@ def local(processes: int) -> int:
         child.wait()
     if code is not None and (code in (0, 2) or code > 128):  # done, refused, stopped
         return code
-    # Who aborted itself did so because another was gone or did not answer.
-    ended.sort(key=lambda i: children[i].returncode in (0, 1, -signal.SIGABRT))
+    # Who aborted itself did so because another was gone, failed or did not answer.
+    last = {1: 1, -signal.SIGABRT: 2, 0: 3}
+    ended.sort(key=lambda i: last.get(children[i].returncode, 0))
     first = children[ended[0]].returncode
     if first == -signal.SIGABRT and silent:
         raise RuntimeError(f"process {silent[0]} of {processes} does not answer. {GONE}")

@@ -43,7 +43,7 @@ from jaxcnn.data.sources import Dataset, Split
 from jaxcnn.data.streamed import Pictures
 from jaxcnn.nets import Problem
 from jaxcnn.starts import is_fitted, problem_of
-from jaxcnn.wave import Interrupted, Tick, Wave
+from jaxcnn.wave import Interrupted, Tick, Wave, least_error
 
 
 def load_data(runs: Iterable[Run], data_dir: Path | None) -> dict[config.Data, Pictures]:
@@ -330,41 +330,37 @@ def _resume(
 ) -> Iterator[Tick]:
     """Train the runs from their newest checkpoints, those of equal step side by side."""
     program, like = starts.program(next(iter(runs.values())), data, mesh)
-    with contextlib.ExitStack() as stack:
-        disks: dict[Path, Checkpoints] = {}
-        bests: dict[Path, Checkpoints] = {}
-        found: dict[Path, tuple[int, Carry | None]] = {}
-        for folder, run in runs.items():
-            disks[folder] = Checkpoints(folder, saving.keep)
-            stack.callback(disks[folder].close)
+    found: dict[Path, tuple[int, Carry | None]] = {}
+    errors: dict[Path, float] = {}
+    for folder, run in runs.items():
+        with contextlib.closing(Checkpoints(folder)) as disk:
             _begin(folder, run, infos[folder], data)
-            at, carry, complaints = disks[folder].restore(like)
-            found[folder] = (at, carry)
-            if saving.best:
-                bests[folder] = Checkpoints(folder, 1, BEST)
-                stack.callback(bests[folder].close)
-                bests[folder].drop_after(at)  # it will come again
-            after = f"step {at}" if at >= 0 else "the start"
-            for complaint in complaints:
-                yield Tick(folder, max(at, 0), note=f"{folder}: {complaint}; going on from {after}")
-        for equal in cohorts.group(runs, lambda f: found[f][0]):
-            at = found[equal[0]][0]
-            wave = Wave(
-                folders=equal,
-                runs=[runs[f] for f in equal],
-                disks=[disks[f] for f in equal],
-                bests=[bests[f] for f in equal if saving.best],
-                data=data,
-                problem=problem_of(next(iter(runs.values())), data),
-                program=program,
-                width=width,
-                stop=stop,
-                saving=saving,
-            )
-            carries = [c for f in equal if (c := found[f][1]) is not None]
-            if at < 0:
-                carries = starts.carries(wave, begin)
-            yield from wave.run(at, carries)
+            at, carry, complaints = disk.restore(like)
+        found[folder] = (at, carry)
+        if saving.best:
+            with contextlib.closing(Checkpoints(folder, place=BEST)) as best:
+                best.drop_after(at)  # it will come again
+                errors[folder] = least_error(folder, best.steps())
+        after = f"step {at}" if at >= 0 else "the start"
+        for complaint in complaints:
+            yield Tick(folder, max(at, 0), note=f"{folder}: {complaint}; going on from {after}")
+    for equal in cohorts.group(runs, lambda f: found[f][0]):
+        at = found[equal[0]][0]
+        wave = Wave(
+            folders=equal,
+            runs=[runs[f] for f in equal],
+            least=[errors[f] for f in equal if saving.best],
+            data=data,
+            problem=problem_of(next(iter(runs.values())), data),
+            program=program,
+            width=width,
+            stop=stop,
+            saving=saving,
+        )
+        carries = [c for f in equal if (c := found[f][1]) is not None]
+        if at < 0:
+            carries = starts.carries(wave, begin)
+        yield from wave.run(at, carries)
 
 
 def _begin(

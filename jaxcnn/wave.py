@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from jaxcnn import config, hosts, losses, nets, records
-from jaxcnn.checkpoint import Checkpoints, Saving
+from jaxcnn.checkpoint import BEST, NEWEST, Saving
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Run
 from jaxcnn.data.streamed import Pictures
@@ -43,8 +41,7 @@ class Wave:
 
     folders: list[Path]
     runs: list[Run]
-    disks: list[Checkpoints]
-    bests: list[Checkpoints]  # none without `saving.best`
+    least: list[float]  # errors of the best checkpoints; none without `saving.best`
     data: Pictures
     problem: Problem
     program: Program
@@ -63,8 +60,9 @@ class Wave:
         lanes = self.lanes(carries)
         live = set(range(len(self.runs)))
         spent = [_seconds(f, at) for f in self.folders]
-        least = [_least(f, disk) for f, disk in zip(self.folders, self.bests, strict=False)]
+        least = list(self.least)
         started = saved = time.monotonic()
+        newest = at  # of the checkpoints
         stepping, counted = 0.0, 0  # seconds and steps since the last point of the curve
         chunk = 1
 
@@ -74,6 +72,7 @@ class Wave:
 
         with contextlib.ExitStack() as stack:
             stack.callback(lanes.close)
+            lanes.open([f.resolve() for f in self.folders], self.saving)
             files = [stack.enter_context(records.open_metrics(f)) for f in self.folders]
 
             def point(now: int) -> Iterator[Tick]:
@@ -90,12 +89,23 @@ class Wave:
                     if not _finite(row):
                         self._end(i, "diverged", now, seconds)
                         live.discard(i)
-                    elif self.bests and (error := _error(row)) < least[i]:
+                    elif least and (error := _error(row)) < least[i]:
                         least[i] = error
                         better.add(i)
                     yield Tick(self.folders[i], now, row)
                 yield from self._told(now, lanes)
-                self._write(now, lanes, better, self.bests)
+                if better:
+                    lanes.save(BEST, now, better)
+
+            def save(*, wait: bool) -> None:
+                nonlocal newest
+                if least:
+                    lanes.wait(BEST)  # on disk before the run can go on from a later step
+                if at > newest:
+                    lanes.save(NEWEST, at, live)
+                    newest = at
+                if wait:
+                    lanes.wait(NEWEST)
 
             if at < 0:
                 at = 0
@@ -117,11 +127,11 @@ class Wave:
                         yield Tick(self.folders[i], at)
                 stopping = self.stop()
                 if stopping or time.monotonic() - saved > self.saving.seconds:
-                    self._save(at, lanes, live, wait=stopping)
+                    save(wait=stopping)
                     saved = time.monotonic()
                 if stopping and at < problem.steps and live:
                     raise Interrupted
-            self._save(at, lanes, live, wait=True)
+            save(wait=True)
         for i in sorted(live):
             self._end(i, "finished", at, spend(i))
             yield Tick(self.folders[i], at)
@@ -152,19 +162,6 @@ class Wave:
         if note := records.add_unreadable(folder, lanes.unread()):
             yield Tick(folder, now, note=note)
 
-    def _save(self, at: int, lanes: Lanes, live: set[int], *, wait: bool) -> None:
-        for best in self.bests:  # on disk before the run can go on from a later step
-            best.wait()
-        self._write(at, lanes, live, self.disks)
-        if wait:
-            for i in sorted(live):
-                self.disks[i].wait()
-
-    def _write(self, at: int, lanes: Lanes, which: set[int], disks: list[Checkpoints]) -> None:
-        whole = lanes.carry() if which else None
-        for i in sorted(which):
-            disks[i].save(at, jax.tree.map(lambda a, i=i: a[i], whole))
-
     def _end(self, i: int, status: str, at: int, seconds: float) -> None:
         result = {"status": status, "step": at, "seconds": seconds}
         records.write_json(self.folders[i] / "result.json", result)
@@ -177,9 +174,11 @@ def _seconds(folder: Path, at: int) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
-def _least(folder: Path, best: Checkpoints) -> float:
-    """The validation error of the best checkpoint; infinite where there is none."""
-    record, steps = records.read(folder), best.steps()
+def least_error(folder: Path, steps: list[int]) -> float:
+    """The validation error of the best checkpoint, of those of `steps`; infinite where there is
+    none.
+    """
+    record = records.read(folder)
     rows = [row for row in record.rows if row["step"] in steps] if record else []
     return min(map(_error, rows), default=math.inf)
 

@@ -5,10 +5,11 @@ with it.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(place: Path, name: str, *words: str) -> subprocess.Popen[str]:
+def start(
+    place: Path, name: str, *words: str, before: Sequence[str] = (), **own: str
+) -> subprocess.Popen[str]:
     command = ["launch.py", "run", str(place / "mine.py"), "--out", str(place / name)]
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, *command, *words],
+        [*before, sys.executable, *command, *words],
         cwd=REPOSITORY,
-        env=environment | {"COLUMNS": "200"},
+        env=environment | {"COLUMNS": "200"} | own,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -126,6 +129,26 @@ def outcome(root: Path) -> dict[str, tuple[list[int], np.ndarray, list[float]]]:
         counts = [(part["count"], part["error"]) for part in parts]
         found[info.parent.parent.name] = ([row["step"] for row in record.rows], numbers, counts)
     return found
+
+
+def shares(checkpoint: Path) -> dict[int, int]:
+    """process -> bytes that it wrote of the arrays; {} where they were written whole."""
+    return {
+        int(folder.name.removeprefix("ocdbt.process_")): sum(
+            file.stat().st_size for file in (folder / "d").iterdir()
+        )
+        for folder in (checkpoint / "default").glob("ocdbt.process_*")
+    }
+
+
+def assert_shared(checkpoint: Path, processes: int) -> None:
+    """Each process wrote its share of it, about as much as the others."""
+    found = shares(checkpoint)
+    assert found.keys() == set(range(processes)), checkpoint
+    assert min(found.values()) > 0.6 * sum(found.values()) / processes, (checkpoint, found)
+    # By us: orbax splits what is whole on each device, too, but not on every GPU.
+    described = json.loads((checkpoint / "default" / "_sharding").read_text()).values()
+    assert any(["run", "data"] in json.loads(text)["partition_spec"] for text in described)
 
 
 def assert_same(found: dict[str, Any], wanted: dict[str, Any], rtol: float) -> None:
@@ -172,6 +195,8 @@ def test_processes_end_in_the_numbers_of_one(
         errors = [row["validation"]["error"] for row in record.rows]
         best = record.rows[errors.index(min(errors))]["step"]
         assert [p.name for p in (info.parent / "best").iterdir()] == [str(best)]
+        assert_shared(info.parent / "best" / str(best), processes)
+        assert_shared(info.parent / "checkpoints" / str(record.rows[-1]["step"]), processes)
     [named] = (place / name).glob("mine/stream/*/unreadable.json")
     assert len([path for split in json.loads(named.read_text()).values() for path in split]) == 2
     infos = [json.loads(p.read_text()) for p in (place / name).glob("mine/*/*/run.json")]
@@ -273,3 +298,76 @@ def test_a_signal_to_all_or_to_one_saves(
     assert "coordination" not in out and time.monotonic() - began < 150, out
     if len(victims) > 1:
         goes_on(place, name, 2, undisturbed)
+
+
+@pytest.mark.slow
+def test_checkpoints_of_any_number_of_processes_go_on_with_any(
+    place: Path, undisturbed: dict[str, Any]
+) -> None:
+    """Written whole by 1, then in shares by 2 and 4; the newest is damaged each time."""
+    often = ("--arms", "long", "--checkpoint-every", "0", "--keep", "3")
+    finish(start(place, "any", *often))
+    [folder] = (place / "any").glob("mine/long/*")
+
+    def kept() -> list[int]:
+        return sorted(int(p.name) for p in (folder / "checkpoints").iterdir())
+
+    assert not any(set(shares(folder / "checkpoints" / str(at))) - {0} for at in kept())
+    for processes in (2, 4, 1):
+        assert len(kept()) == 3 and kept()[-1] == 400
+        newest = folder / "checkpoints" / "400" / "default"
+        by_who = sorted(newest.glob("ocdbt.process_*"))[-1]
+        for file in (by_who / "d").iterdir():
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        before = kept()[-2]
+        for name in ("result.json", "test.json"):
+            (folder / name).unlink()
+        words = ("--hosts", str(processes)) if processes > 1 else ()
+        out = finish(start(place, "any", *often, *words))
+        assert "step 400 is damaged" in out and f"going on from step {before}" in out, out
+        assert_same(outcome(place / "any"), undisturbed, rtol=1e-5)
+        if processes > 1:
+            assert_shared(newest.parent, processes)
+
+
+def mounting(folder: Path, size: str) -> list[str]:
+    """What to put before a command that sees a disk of its own in the place of `folder`."""
+    mount = f'mount -t tmpfs -o size={size} none {folder} && exec "$@"'
+    before = ["unshare", "--mount", "--map-root-user", "sh", "-c", mount, "-"]
+    try:
+        can = subprocess.run([*before, "true"], capture_output=True, timeout=10).returncode == 0
+    except FileNotFoundError:
+        can = False
+    if not can:
+        pytest.skip("needs unshare, and the right to mount a small tmpfs")
+    return before
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_see_the_folder_is_named_at_once(place: Path) -> None:
+    out = place / "apart"
+    out.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    own = {"JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    both = [
+        start(place, "apart", *LONG, "--hosts", "2", before=before, JAX_PROCESS_ID=str(i), **own)
+        for i, before in enumerate([[], mounting(out, "1m")])
+    ]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    assert both[0].returncode == 2 and both[1].returncode == 0, said
+    assert f"--out: {out} is no folder that process 1 (" in said[0], said
+    assert "run-steps" not in said[0] and not list(out.iterdir())
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_all(place: Path) -> None:
+    """Of 0.3 MB a checkpoint; whichever process's share does not fit."""
+    (place / "full").mkdir()
+    often = ("--arms", "long", "--checkpoint-every", "0")
+    before = mounting(place / "full", "800k")
+    launch = start(place, "full", *often, "--hosts", "2", before=before)
+    out, _ = launch.communicate(timeout=90)
+    assert launch.returncode == 1 and "No space left on device" in out, out
+    assert "Traceback" not in out
