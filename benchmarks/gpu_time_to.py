@@ -8,10 +8,11 @@ A recipe is an ordinary `Run` (`RECIPES`) of a fixed length. Its seconds are tho
 of the weights to the end of the last step, with the data on the device and everything compiled;
 what compiling and copying took stands apart, and so does the one evaluation at the end, on the test
 split. They are the seconds to the target only where the mean over the seeds reaches it. The test
-split decides nothing: no recipe was chosen by it, and none stops by it. A net that was shown mirror
-images in training is asked about both, and its two answers are added up, as Krizhevsky et al.
-(2012) do with their ten crops, and airbench94 with its own; the error of the picture alone stands
-beside it in the record.
+split stops none. CIFAR-10's epochs are what ten seconds hold: 24 were tried before, and 93.1 % of
+the test pictures right with one seed, so that its error here is not of a first look. A net that was
+shown mirror images in training is asked about both, and its two answers are added up, as Krizhevsky
+et al. (2012) do with their ten crops, and airbench94 with its own; what it names rightly by the
+picture alone stands beside it in the record.
 """
 
 import argparse

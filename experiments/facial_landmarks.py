@@ -2,19 +2,21 @@
 points, of strangers and of people it has seen.
 
 The notes, section 1.9. YouTube Faces with points (2D, grey, 128x128; here at 64x64, and 56x56 of
-those, in training any, else the middle). The error of a face is the mean distance of its 68 points
-from where they are, over that of its eyes' outer corners (the "loss" here); a face fails where that
-is above 0.1 (the "error"). `vgg` and `lenet5` say all coordinates on 136 fully-connected outputs;
-`heatmaps`, the convolutions of `vgg`, has a map for each point and takes its centre of mass.
-Validation is of other people than training, and so is test; but for the arms that end in `_given`,
-which have the split that comes with the data: all of its people are on both sides, and none is kept
-for validation. Nothing is tuned here: learning rates of 0.002 to 0.012 (heatmaps) and 0.001 to
-0.005, and heads of none and of 256 hidden units (vgg), were compared on the validation people at
-seed 7, 600 steps and 32 pixels; VGG-11 has less than half of VGG-16's multiplications.
+those, in training any, else the middle; the paper preset has 112x112 of 128x128). The error of a
+face is the mean distance of its 68 points from where they are, over that of its eyes' outer corners
+(the "loss" here); a face fails where that is above 0.1 (the "error"). `vgg` and `lenet5` say all
+coordinates on 136 fully-connected outputs; `heatmaps`, the convolutions of `vgg`, has a map for
+each point and takes its centre of mass. Validation is of other people than training, and so is
+test; but for the arms that end in `_given`, which have the split that comes with the data: all of
+its people are on both sides, and none is kept for validation. Nothing is tuned here: learning rates
+of 0.002 to 0.012 (heatmaps) and 0.001 to 0.005, and heads of none and of 256 hidden units (vgg),
+were compared on the validation people at seed 7, 600 steps and 32 pixels; VGG-11 has less than half
+of VGG-16's multiplications.
 
 Data: `facial_keypoints.npz` in the data folder: train_images and test_images uint8 [N, S, S], S 64
-or 128, train_points and test_points float32 [N, 68, 2], train_groups [N], a number for each person,
-none of whom is in test; and `facial_keypoints_given.npz`, the same of the given split.
+or 128 (which the paper preset needs), train_points and test_points float32 [N, 68, 2], train_groups
+[N], a number for each person, none of whom is in test; and `facial_keypoints_given.npz`, the same
+of the given split.
 """
 
 from jaxcnn.config import Data, Model, Optim, Run, Train
