@@ -244,8 +244,8 @@ def evaluate(
 def native() -> None:
     """Compile convolutions by oneDNN for this CPU: faster than XLA's for all but the smallest nets.
 
-    Optional; needs g++ and oneDNN's headers (Debian, Ubuntu: apt install g++ libdnnl-dev). What is
-    launched later uses them; JAXCNN_NATIVE=0 turns them off.
+    Optional; needs g++ and oneDNN (the extra `native`; Debian, Ubuntu: apt install libdnnl-dev).
+    What is launched later uses them; JAXCNN_NATIVE=0 turns them off.
     """
     from jaxcnn import backend
 

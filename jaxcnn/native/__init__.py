@@ -1,9 +1,11 @@
 """Convolutions by oneDNN on the CPU: optional, compiled on the spot, off unless they are there.
 
-`python launch.py native` compiles convolution.cc with the machine's C++ compiler against its oneDNN
-(Debian and Ubuntu: `apt install g++ libdnnl-dev`; conda: `onednn`) into the cache folder. From then
-on `backend.set_up` loads it, and kernels.py hands it each float32 convolution. JAXCNN_NATIVE=0
-turns it off. Which one computed stands in run.json, since the two differ in the last bits.
+`python launch.py native` compiles convolution.cc with the machine's C++ compiler into the cache
+folder, against the oneDNN of the Python environment (the extra `native`; conda: `onednn`), or else
+the system's (Debian and Ubuntu: `apt install libdnnl-dev`, whose oneDNN 2 takes up to 1.4 times as
+long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each float32
+convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
+results differ in the last bits.
 """
 
 import ctypes
@@ -11,6 +13,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import partial
 from importlib import metadata
@@ -51,7 +54,7 @@ def build(folder: Path) -> Path:
     where there is none, or no oneDNN.
     """
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-    needs = "It needs g++ and oneDNN's headers (Debian, Ubuntu: apt install g++ libdnnl-dev)."
+    needs = "It needs g++ and oneDNN (the extra 'native'; Debian, Ubuntu: apt install libdnnl-dev)."
     if compiler is None:
         raise InputError(f"native: no C++ compiler. {needs}")
     target = path(folder)
@@ -60,12 +63,21 @@ def build(folder: Path) -> Path:
         made = Path(scratch) / target.name
         flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-w"]
         command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
-        done = subprocess.run([*command, "-ldnnl"], capture_output=True, text=True)
+        command += [*_of_the_environment(), "-ldnnl"]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr)
             raise InputError(f"native: {compiler} failed: {said.strip()} {needs}")
         made.replace(target)
     return target
+
+
+def _of_the_environment() -> list[str]:
+    """For the compiler: where the Python environment has oneDNN, if it does."""
+    headers, libraries = Path(sys.prefix, "include"), Path(sys.prefix, "lib")
+    if not (headers / "dnnl.hpp").is_file():
+        return []
+    return [f"-I{headers}", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
 
 
 def load(folder: Path) -> None:

@@ -115,16 +115,20 @@ Plan Make(Kind kind, const Shape& s) {
                         : Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
                                                               direct, src, any, dst, stride, low,
                                                               high);
+  // The first choice for few channels takes two to four times as long as the second.
+  auto choose = [&](auto& described) {
+    while (s.c / g < 16 && std::string(described.impl_info_str()).starts_with("brg"))
+      if (!described.next_impl()) break;
+  };
   if (kind == kForward || Biased(kind)) {
-    // The first choice for few channels takes four times as long as the second.
-    while (s.c / g < 16 && std::string(forward.impl_info_str()).starts_with("brg"))
-      if (!forward.next_impl()) break;
+    choose(forward);
     plan.kernel = forward.weights_desc();
     plan.scratch = forward.scratchpad_desc();
     plan.primitive = dnnl::convolution_forward(forward);
   } else if (kind == kInput) {
     auto d = Describe<dnnl::convolution_backward_data>(
         attributes, std::make_tuple(forward), direct, src, any, dst, stride, low, high);
+    choose(d);
     plan.kernel = d.weights_desc();
     plan.scratch = d.scratchpad_desc();
     plan.primitive = dnnl::convolution_backward_data(d);
