@@ -4,6 +4,7 @@ their page is made from their records.
 
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,16 @@ def test_the_page_and_its_figures_are_made_from_the_records() -> None:
     matplotlib = f"matplotlib=={importlib.metadata.version('matplotlib')}"
     if matplotlib in (BENCHMARKS.parent / "constraints.txt").read_text().split():
         for name, svg in figures.items():
-            assert (BENCHMARKS / name).read_text(encoding="utf-8") == svg
+            kept = (BENCHMARKS / name).read_text(encoding="utf-8")
+            assert in_order(kept) == in_order(svg)
+
+
+def in_order(svg: str) -> str:
+    """Matplotlib names what clips by the last bits of its coordinates, which a CPU may round
+    otherwise; here by its place.
+    """
+    names: dict[str, str] = {}
+    return re.sub(r"p[0-9a-f]{10}\b", lambda m: names.setdefault(m[0], f"p{len(names)}"), svg)
 
 
 ORIGIN = {
