@@ -10,6 +10,7 @@ its own, compile at the same time; then, with nothing else on the card, those of
 | strategy | what |
 |---|---|
 | vmap | the project's program: convolutions of few channels as products (jaxcnn/kernels.py) |
+| vmap, whole rows | the same, each product over a whole row of the output, not a few columns |
 | vmap, grouped convolution | the same with `lax`'s convolutions, which `vmap` groups |
 | vmap, im2col | the same, each convolution as a gathering of patches and a batched product |
 | scan over runs | one run after the other inside one program |
@@ -33,8 +34,9 @@ import contest
 from contest import Failed, Worker
 
 QUESTION = "How should runs of a small net stand side by side on this GPU?"
-VMAP, GROUPED, IM2COL, SCAN, STREAMS = STRATEGIES = (
+VMAP, ROWS, GROUPED, IM2COL, SCAN, STREAMS = STRATEGIES = (
     "vmap",
+    "vmap, whole rows",
     "vmap, grouped convolution",
     "vmap, im2col",
     "scan over runs",
@@ -78,6 +80,8 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     from jaxcnn import backend, cohorts, config, kernels, nets, sharding, step
 
     backend.set_up()
+    if strategy == ROWS:
+        kernels._blocks = whole_rows
     if strategy == GROUPED:
         kernels._narrow = lambda w, stride: False
     if strategy == IM2COL:
@@ -186,6 +190,11 @@ def im2col(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", group
     stride = kernels._pair(stride)
     pads = kernels._pads(x.shape[1:3], w.shape[:2], stride, padding)
     return kernels._patches_conv(x, w, stride, pads)
+
+
+def whole_rows(columns: int, kernel: int) -> tuple[int, int, int]:
+    """`kernels._blocks` of one block a row: fewer bytes, and more products with zeros."""
+    return columns, 1, -(-(columns + kernel - 1) // columns)
 
 
 def one_after_the_other(mesh: Any, f: Callable[..., Any], runs: int, shared: int) -> Any:

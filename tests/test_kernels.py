@@ -214,7 +214,11 @@ def test_average_pooling_leaves_the_padding_out(case: tuple[Any, Any]) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-def test_the_first_of_equals_takes_the_gradient() -> None:
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_first_of_equals_takes_the_gradient(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     x = jnp.array([[1.0, 2, 0, 0], [2, 2, 0, 0], [3, 1, 1, 1], [0, 3, 1, 4]])[None, :, :, None]
     gradient = jax.grad(lambda x: jnp.sum(kernels.max_pool(x, 2)))(x)[0, :, :, 0]
     want = [[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
