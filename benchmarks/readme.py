@@ -83,7 +83,8 @@ def _steps(machine: str, records: list[Record]) -> str:
     versions = records[0]["versions"]
     torch = records[0]["facts"]["PyTorch, threads: 1"]["torch"]
     commits = ", ".join(sorted({f"`{r['commit'][:10]}`" for r in records}))
-    lines.append(f"\njax {versions['jax']}, PyTorch {torch}; commit {commits}.\n")
+    made_with = f"jax {versions['jax']}, PyTorch {torch}, {records[0]['convolutions']}"
+    lines.append(f"\n{made_with}; commit {commits}.\n")
     return "\n".join(lines)
 
 
