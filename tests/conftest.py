@@ -10,6 +10,11 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAXCNN_NATIVE"] = "0"  # what this machine's user compiled is no matter of the tests
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Most of the time is compiling's. What tests compile in their own process runs once or twice, so
+# LLVM makes no effort there; commands in processes of their own are compiled as users' are, and
+# with an empty XLA_FLAGS everything is.
+QUICKLY = "--xla_backend_optimization_level=0"
+os.environ.setdefault("XLA_FLAGS", QUICKLY)
 # Compiled programs are kept, from test to test and from process to process.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
@@ -67,4 +72,5 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def environment() -> dict[str, str]:
     """For the project's own commands in a process of their own, on two CPU cores."""
     own = {"JAX_NUM_CPU_DEVICES": "2", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    own |= {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(QUICKLY, "")}
     return {**os.environ, **own}
