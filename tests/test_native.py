@@ -53,6 +53,25 @@ def test_without_a_compiler_it_says_what_is_needed(
     assert not list(tmp_path.rglob("*.so"))
 
 
+def test_the_environment_s_onednn_goes_before_the_system_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that says what it was asked, and fails."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text('#!/bin/sh\necho "error: $*" >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(InputError) as system:
+        native.build(tmp_path)
+    assert "rpath" not in str(system.value) and "-ldnnl" in str(system.value)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "dnnl.hpp").touch()
+    with pytest.raises(InputError) as own:
+        native.build(tmp_path)
+    assert f"-I{tmp_path}/include -L{tmp_path}/lib -Wl,-rpath,{tmp_path}/lib" in str(own.value)
+
+
 @st.composite
 def of_many_maps(draw: st.DrawFn) -> Any:
     """oneDNN has other code for 16 maps and more, of which some needs scratch memory."""
