@@ -143,6 +143,9 @@ def test_run_writes_everything_and_report_makes_it_again(command: Launch, tmp_pa
     assert info["parameters"] == 61_706 and info["steps"] == 4 and info["arm"] == "relu"
     assert {"commit", "dirty", "versions", "device", "command", "data"} <= info.keys()
     assert {"compiler_options", "cpu_devices", "allocator"} <= info.keys()
+    told = Path("/proc/cpuinfo")
+    if told.is_file() and "avx2" in told.read_text().split():
+        assert info["device"]["cpu"].endswith((", AVX2", ", AVX-512"))
 
     before = (reports / "table.csv").read_bytes()
     (reports / "table.csv").unlink()
