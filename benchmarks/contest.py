@@ -186,7 +186,8 @@ def gpu_environment(toy: bool) -> dict[str, str]:
     if toy:
         return {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "JAX_NUM_CPU_DEVICES": "1"}
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    return {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CUDA_VISIBLE_DEVICES": first}
+    memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
+    return {**memory, "CUDA_VISIBLE_DEVICES": first}
 
 
 def gpu_or_toy(asked: bool) -> tuple[bool, dict[str, Any], dict[str, str]]:

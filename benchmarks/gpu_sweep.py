@@ -5,7 +5,8 @@
 
 R runs of LeNet-5 and of the CIFAR AlexNet, each with its own seed and learning rate, train together
 in bfloat16 on random pictures that stay on the device. The strategies at each R, each a process of
-its own, compile at the same time; then, with nothing else on the card, those of one R take turns:
+its own, compile at the same time; then, with nothing else on the card, those of one R take turns,
+as many side by side as XLA says that there is memory for:
 
 | strategy | what |
 |---|---|
@@ -77,7 +78,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxcnn import backend, cohorts, config, kernels, nets, sharding, step
+    from jaxcnn import backend, cohorts, config, kernels, memory, nets, sharding, step
 
     backend.set_up()
     if strategy == ROWS:
@@ -91,21 +92,28 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     mesh = sharding.make_mesh(1, 1)
     now: dict[str, Any] = {}
 
-    def prepare(net: str, runs: int, first: int = 0) -> float:
-        """Runs `first` to `first + runs`, compiled and warm; the seconds that took."""
-        now.clear()
+    def build(net: str, runs: int, first: int = 0) -> dict[str, float]:
+        """Steps of runs `first` to `first + runs`, compiled, with nothing of them on the device
+        yet: the seconds that took, the bytes that they need, and those that there are.
+        """
         start = time.perf_counter()
         changes, image, batch, examples, _ = NETS[net]
         batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else (batch, examples)
         changes = {"model.name": net, "train.batch_size": batch, **changes}
         run = config.override(config.Run(), changes | {"train.precision": "bfloat16"})
-        now["run"], now["problem"] = run, nets.Problem(image, 10, examples, 10**6)
-        now["program"] = cohorts.program(step.static(run), now["problem"], mesh)
         different = [
             config.override(run, {"seed": i, "optim.lr": 0.01 + i / 1e5})
             for i in range(first, first + runs)
         ]
-        now["values"] = sharding.put(mesh, cohorts.stack(different), "run")
+        now["run"], now["problem"] = run, nets.Problem(image, 10, examples, 10**6)
+        now["numbers"] = cohorts.stack(different)
+        need = memory.need(step.static(run), now["problem"], mesh, runs, examples)
+        took = round(time.perf_counter() - start, 1)
+        return {"seconds": took, "bytes": need, "room": memory.room(1) or 0}
+
+    def begin() -> None:
+        """The runs and their data, on the device, and a first step."""
+        image, examples = now["problem"].image_shape, now["problem"].train_examples
         random = np.random.default_rng(0)
         data = cohorts.Resident(
             images=random.integers(0, 256, (examples, *image), np.uint8),  # type: ignore[arg-type]
@@ -114,11 +122,12 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             std=np.full(image[-1], 0.25, np.float32),  # type: ignore[arg-type]
             covariance=0.06 * np.eye(image[-1], dtype=np.float32),  # type: ignore[arg-type]
         )
+        now["program"] = cohorts.program(step.static(now["run"]), now["problem"], mesh)
+        now["values"] = sharding.put(mesh, now["numbers"], "run")
         now["data"] = sharding.put(mesh, data)
         now["carry"] = now["program"].init(now["values"])
         now["order"] = now["program"].order(now["values"], 0)
         block(1)
-        return round(time.perf_counter() - start, 1)
 
     def block(steps: int) -> float:
         """Seconds for `steps` steps of every run, in one dispatch."""
@@ -129,10 +138,6 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     def advance(steps: int) -> Any:
         where = (now["order"], now["data"], jnp.int32(0), jnp.int32(steps))
         return now["program"].advance(now["carry"], now["values"], *where)
-
-    def facts() -> dict[str, Any]:
-        loss = now["carry"].sums["loss"] / now["carry"].sums["count"]
-        return {"finite": bool(jnp.isfinite(loss).all()), "loss": float(loss[0])}
 
     def idle(steps: int) -> dict[str, Any]:
         """Of the program as it is, and of a scan; each in one dispatch after a first one."""
@@ -178,7 +183,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             }
         return found
 
-    return {"prepare": prepare, "block": block, "facts": facts, "idle": idle}
+    return {"build": build, "begin": begin, "block": block, "idle": idle}
 
 
 def im2col(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", groups: int = 1) -> Any:
@@ -217,49 +222,55 @@ class Team:
 
     def __init__(self, strategy: str, runs: int, count: int, start: Callable[[str], Worker]):
         self.strategy, self.runs, self.steps = strategy, runs, 1
+        self.built_s, self.bytes, self.room = 0.0, 0.0, 0.0
         self.workers = [start(strategy) for _ in range(min(count, runs))]
 
-    def prepare(self, net: str, left: Callable[[], float]) -> float:
+    def build(self, net: str, left: Callable[[], float]) -> None:
         """One process after the other: the first compiles, and the others find it compiled."""
         each = self.runs // len(self.workers)
-        seconds = [
-            worker.ask("prepare", left(), net=net, runs=each, first=i * each)
-            for i, worker in enumerate(self.workers)
-        ]
-        return sum(seconds)
+        for i, worker in enumerate(self.workers):
+            found = worker.ask("build", left(), net=net, runs=each, first=i * each)
+            self.built_s += found["seconds"]
+            self.bytes += found["bytes"]
+            self.room = found["room"]
 
-    def block(self, left: Callable[[], float]) -> float:
-        """Seconds for a step of all runs."""
-        start = time.perf_counter()
+    def ask(self, what: str, left: Callable[[], float], **arguments: Any) -> list[Any]:
+        """All its processes at once; every answer is taken, so that the next is to the next."""
         for worker in self.workers:
-            worker.send("block", steps=self.steps)
-        own, failed = [], []
-        for worker in self.workers:  # every answer is taken, so that the next is to the next
+            worker.send(what, **arguments)
+        answers, failed = [], []
+        for worker in self.workers:
             try:
-                own.append(worker.receive(left()))
+                answers.append(worker.receive(left()))
             except Failed as error:
                 failed.append(error)
         if failed:
             raise failed[0]
+        return answers
+
+    def block(self, left: Callable[[], float]) -> float:
+        """Seconds for a step of all runs."""
+        start = time.perf_counter()
+        own = self.ask("block", left, steps=self.steps)
         return (time.perf_counter() - start if len(own) > 1 else own[0]) / self.steps
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.stop()
 
 
 Results = dict[int, dict[str, Any]]  # runs -> strategy -> figures, or why there are none
 
 
-def prepared(
-    net: str, teams: list[Team], left: Callable[[], float]
-) -> list[tuple[Team, float | str]]:
-    """Each team with the seconds that it took, or why there are none; all compile at once."""
-
-    def prepare(team: Team) -> float | str:
-        try:
-            return team.prepare(net, left)
-        except Failed as error:
-            return str(error)
-
-    with ThreadPoolExecutor(len(teams)) as pool:
-        return list(zip(teams, pool.map(prepare, teams), strict=True))
+def that_fit(teams: list[Team]) -> list[list[Team]]:
+    """In groups, each of which fits into the device's memory; what does not is alone."""
+    groups: list[list[Team]] = []
+    for team in teams:
+        if groups and sum(other.bytes for other in (*groups[-1], team)) <= team.room:
+            groups[-1].append(team)
+        else:
+            groups.append([team])
+    return groups
 
 
 def measure(
@@ -272,51 +283,68 @@ def measure(
     ways = [(s, runs) for runs in sizes for s in STRATEGIES if (s, runs) != (STREAMS, 1)]
     teams = [Team(s, runs, count.get(s, 1), start) for s, runs in ways]
     results: Results = {runs: {STREAMS: "as the scan"} if runs == 1 else {} for runs in sizes}
-    ready = prepared(net, teams, contest.countdown(left() * BUILDING))
-    for runs in sizes:
-        part = [(team, took) for team, took in ready if team.runs == runs]
-        seconds: dict[str, list[float]] = {}
-        for repeat in range(-1, 2 if toy else REPEATS):
-            for team, took in part:
-                try:
-                    if isinstance(took, str):
-                        raise Failed(took)
-                    if repeat < 0:  # how many steps fill a block
-                        once = min(team.block(left) for _ in range(2))
-                        steps = round(BLOCK_SECONDS / once)
-                        team.steps = max(1, min(examples // batch, steps))
-                    elif team.strategy not in results[runs]:
-                        seconds.setdefault(team.strategy, []).append(team.block(left))
-                except Failed as error:
-                    if team.strategy not in results[runs]:
-                        print(f"  {runs} runs, {team.strategy}: {error}", flush=True)
-                    results[runs][team.strategy] = str(error)
-        for team, took in part:
-            if team.strategy in results[runs]:
-                continue
-            middle = statistics.median(seconds[team.strategy])
-            results[runs][team.strategy] = {
-                "ms_per_step_of_all": contest.spread([s * 1e3 for s in seconds[team.strategy]]),
-                "images_per_s": round(runs * batch / middle, 1),
-                "first_call_s": took,
-                "processes": len(team.workers),
-            }
-            print(
-                f"  {runs} runs, {team.strategy}: {middle * 1e3:.2f} ms a step of all,"
-                f" {runs * batch / middle:,.0f} images/s",
-                flush=True,
-            )
     idle: dict[str, Any] | str = "not measured"
-    if net == "lenet5":
-        alone = next(team for team in teams if (team.strategy, team.runs) == (VMAP, 1))
-        try:
-            steps = 8 if toy else IDLE_STEPS
-            idle = alone.workers[0].ask("idle", max(left(), 20), steps=steps)
-        except Failed as error:
-            idle = str(error)
-    for team in teams:
-        for worker in team.workers:
-            worker.stop()
+
+    def able(teams: list[Team], act: Callable[[Team], Any]) -> list[Team]:
+        """Those that could, all at once; why others could not is in the table."""
+
+        def one(team: Team) -> str:
+            try:
+                act(team)
+            except Failed as error:
+                return str(error)
+            return ""
+
+        with ThreadPoolExecutor(len(teams) or 1) as pool:
+            words = dict(zip(teams, pool.map(one, teams), strict=True))
+        for team, failed in words.items():
+            if failed:
+                print(f"  {team.runs} runs, {team.strategy}: {failed}", flush=True)
+                results[team.runs][team.strategy] = failed
+                team.stop()
+        return [team for team in teams if not words[team]]
+
+    def figures(team: Team, seconds: list[float]) -> dict[str, Any]:
+        middle = statistics.median(seconds)
+        print(
+            f"  {team.runs} runs, {team.strategy}: {middle * 1e3:.2f} ms a step of all,"
+            f" {team.runs * batch / middle:,.0f} images/s",
+            flush=True,
+        )
+        return {
+            "ms_per_step_of_all": contest.spread([s * 1e3 for s in seconds]),
+            "images_per_s": round(team.runs * batch / middle, 1),
+            "compile_s": team.built_s,
+            "needs_gb": round(team.bytes / 1e9, 2),
+            "processes": len(team.workers),
+        }
+
+    building = contest.countdown(left() * BUILDING)
+    ready = able(teams, lambda team: team.build(net, building))
+    for runs in sizes:
+        for group in that_fit([team for team in ready if team.runs == runs]):
+            seconds: dict[str, list[float]] = {team.strategy: [] for team in group}
+
+            def fill(team: Team) -> None:
+                """How many steps a block has."""
+                once = min(team.block(left) for _ in range(2))
+                team.steps = max(1, min(examples // batch, round(BLOCK_SECONDS / once)))
+
+            def turn(team: Team, seconds: dict[str, list[float]] = seconds) -> None:
+                seconds[team.strategy].append(team.block(left))
+
+            running = able(group, lambda team: team.ask("begin", left))
+            for act in [fill, *[turn] * (2 if toy else REPEATS)]:
+                running = [team for team in running if able([team], act)]
+            for team in running:
+                results[runs][team.strategy] = figures(team, seconds[team.strategy])
+                if (net, team.strategy, runs) == ("lenet5", VMAP, 1):
+                    try:
+                        steps = 8 if toy else IDLE_STEPS
+                        idle = team.workers[0].ask("idle", max(left(), 20), steps=steps)
+                    except Failed as error:
+                        idle = str(error)
+            able(running, Team.stop)
     return results, idle
 
 
