@@ -11,7 +11,7 @@ channels_last under bf16 autocast with fused SGD, eagerly and through
 torch.compile(mode="max-autotune"), whose convolutions and matrix products are cuDNN's and cuBLAS's:
 to write its own in Triton for every shape, and to time them all, takes more than the ten minutes.
 
-First all nets are compiled at once, in processes that end: ours at the batches of `NETS`, the
+First all nets are compiled, some at once, in processes that end: ours at the batches of `NETS`, the
 likeliest first, PyTorch's at the likeliest. What a compiler found stays in its own cache. Then, net
 by net, all three contestants start and find it there; one at a time each has a block at every batch
 that is ready, they take turns at their best ones, and a profile of ours says where its time goes.
@@ -20,7 +20,6 @@ The shares of the ceilings hold for the FLOP/s and bytes/s that are measured her
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,8 @@ QUESTION = "How many images a second do the ImageNet nets train on this GPU, bes
 OURS, PEER, TWIN = "ours", "torchvision", "PyTorch twin (tests/torch_nets.py)"
 EXAMPLES, CLASSES, BLOCK_SECONDS = 4096, 1000, 0.7
 REPEATS = 3
+EAGER, COMPILED = {"form": "eager"}, {"form": "compiled"}  # PyTorch's two
+AT_ONCE = max(1, contest.CORES // 4)  # that compile: more wait for each other longer than they gain
 WARM = 4  # steps of PyTorch until its CUDA graphs are recorded
 AHEAD = 0.5  # of the time, at most, for compiling
 BUILDING = 0.7  # of a net's time, at most
@@ -168,6 +169,7 @@ def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
 
     device = "cpu" if toy else "cuda"
     inductor.max_autotune_conv_backends = inductor.max_autotune_gemm_backends = "ATEN"
+    inductor.compile_threads = AT_ONCE
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
@@ -321,16 +323,12 @@ class Contestant(NamedTuple):
     built: list[int]  # those that are ready
 
 
-def contestants(
-    name: str, toy: bool, start: Callable[[str], Worker], eager: bool = True
-) -> list[Contestant]:
+def contestant(
+    name: str, form: dict[str, str], toy: bool, start: Callable[..., Worker]
+) -> Contestant:
     sizes = TOY_BATCHES if toy else NETS[name].batches
-    found = [Contestant(start("ours"), {}, sizes, [])]
-    if eager:
-        found.append(Contestant(start("peer"), {"form": "eager"}, sizes, []))
-    if not toy:
-        found.append(Contestant(start("peer"), {"form": "compiled"}, sizes[:1], []))
-    return found
+    who = "peer" if form else "ours"
+    return Contestant(start(name, who), form, sizes[:1] if form == COMPILED else sizes, [])
 
 
 def build(
@@ -358,27 +356,27 @@ def build(
 
 
 def ahead(
-    results: dict[str, Any],
-    toy: bool,
-    left: Callable[[], float],
-    start: Callable[[str, str], Worker],
+    results: dict[str, Any], toy: bool, left: Callable[[], float], start: Callable[..., Worker]
 ) -> None:
-    """What takes long to compile, of all nets at once, into the compilers' caches; each process
-    ends, and gives its memory back, as soon as it is done.
+    """What takes long to compile, of all nets, into the compilers' caches; each process ends, and
+    gives its memory back, as soon as it is done.
     """
 
-    def one(name: str, own: Contestant) -> None:
+    def one(name: str, form: dict[str, str]) -> None:
+        found, began = results[name], left()
+        if began <= 0:
+            found["failed"].append(f"{form.get('form', OURS)}: not tried: no time left")
+            return
+        own = contestant(name, form, toy, start)
         with own.worker:
-            found = results[name]
             build([own], left, found["compile_s"], found["failed"])
-        print(f"  {name}, {own.worker.name}: over after {whole - left():.0f} s", flush=True)
+        print(f"  {name}, {own.worker.name}: over after {began - left():.0f} s", flush=True)
 
-    whole = left()
     print("Compiling:", flush=True)
-    with ThreadPoolExecutor(3 * len(results)) as pool:
-        for name in results:
-            for own in contestants(name, toy, functools.partial(start, name), eager=False):
-                pool.submit(one, name, own)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for name in reversed(results):  # what takes longest first
+            for form in ({},) if toy else (COMPILED, {}):
+                pool.submit(one, name, form)
 
 
 def best(found: dict[int, Any]) -> int:
@@ -492,7 +490,8 @@ def main() -> None:
         ready = contest.countdown(BUILDING * part())
         print(f"{name}:", flush=True)
         with ExitStack() as stack:  # ended behind it: their memory is the next one's
-            all_ = contestants(name, toy, functools.partial(start, name))
+            forms = ({}, EAGER) if toy else ({}, EAGER, COMPILED)
+            all_ = [contestant(name, form, toy, start) for form in forms]
             for own in all_:
                 stack.enter_context(own.worker)
             try:

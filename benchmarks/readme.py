@@ -273,6 +273,13 @@ def _gpu_train(record: Record) -> list[str]:
             *(_number(share[what], ".0%") for what in ("compute", "memory")),
         ]
         lines.append(f"| `{net}` | {' | '.join(cells)} |")
+    spent = {net: row["time"] for net, row in record["gpu"].items() if row["time"]}
+    if spent:
+        kinds = list(next(iter(spent.values())))
+        lines += ["", "Where the time of ours goes:", ""]
+        lines += [f"| net | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+        for net, shares in spent.items():
+            lines.append(f"| `{net}` | {' | '.join(f'{shares[kind]:.0%}' for kind in kinds)} |")
     return lines
 
 

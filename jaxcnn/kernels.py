@@ -2,10 +2,9 @@
 
 On a CPU a training step of LeNet-5 takes a quarter of the plain one's time so
 (benchmarks/cpu_step.py). A GPU gets two things of it: convolutions of few channels (LeNet-5's step
-219 -> 134 us on an H200, of 16 runs side by side 2.2 -> 0.6 ms) and the gradient of max pooling
-(0.2 to 0.8 of the time of `lax`'s); of pooling without overlap the form that moves fewest bytes in
-the program compiled for an H200 (256 LeNet-5s side by side: 11.7 -> 8.6 GB a step; not yet timed).
-A TPU gets the plain `lax` operations.
+219 -> 124 us on an H200, of 256 runs side by side 27.5 -> 4.3 ms) and the gradient of max pooling
+(0.2 to 0.8 of the time of `lax`'s); of pooling without overlap the form that moves fewest bytes
+there. A TPU gets the plain `lax` operations.
 
 - Inside a loop (`lax.scan`, `fori_loop`, `lax.map`) the gradients that `lax` derives of a
   convolution keep layouts which miss XLA's fast path (jax-ml/jax#12868); here they are written out.
@@ -189,6 +188,9 @@ def _patches_conv(x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pa
 # is zeros, but a product of this shape runs near the peak: LeNet-5's second dx, 7.2 -> 1.6 ms.
 
 
+ROW = 28  # LeNet-5's, the longest tried whole: 256 side by side take 0.68 of the time on an H200
+
+
 def _narrow(w: jax.Array, stride: Pair) -> bool:
     """Where bands were faster, of 30 shapes with kernels from 3x3 to 7x7."""
     return stride == (1, 1) and w.shape[1] > 1 and w.shape[2] <= 6 and w.shape[3] <= 32
@@ -197,9 +199,13 @@ def _narrow(w: jax.Array, stride: Pair) -> bool:
 def _blocks(columns: int, kernel: int) -> tuple[int, int, int]:
     """t, n, and over how many blocks the inputs under one block reach.
 
-    t is 4 to 7, whichever leaves the fewest columns of the last block unused.
+    t is 4 to 7, whichever leaves the fewest columns of the last block unused. A GPU has products
+    with zeros to spare, and fewer bytes to move with whole rows.
     """
-    t = min(range(min(4, columns), min(8, columns + 1)), key=lambda t: -columns % t)
+    if _fast("gpu") and columns <= ROW:
+        t = columns
+    else:
+        t = min(range(min(4, columns), min(8, columns + 1)), key=lambda t: -columns % t)
     return t, -(-columns // t), -(-(t + kernel - 1) // t)
 
 

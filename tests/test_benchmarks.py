@@ -202,7 +202,8 @@ def test_gpu_records_take_the_place_of_their_commands(tmp_path: Path) -> None:
     strategies |= {"idle": gpu_sweep.shares("no")}
     measured = {"side_by_side": {"lenet5": by_runs}}
     written(tmp_path, "gpu_sweep", **card, gpu=strategies, measured=measured)
-    speed = {"images_per_s": {"ours": {"median": 7000.0}}}
+    speed: dict[str, Any] = {"images_per_s": {"ours": {"median": 7000.0}}}
+    speed |= {"profile": {"time": {"copies": 0.25, "pooling": 0.75}}}
     for net in ("vgg16", "alexnet"):  # asked for one at a time
         gpu = {net: gpu_train.columns(net, speed, {})}
         written(tmp_path, "gpu_train", **card, gpu=gpu, measured={net: {}})
@@ -213,6 +214,7 @@ def test_gpu_records_take_the_place_of_their_commands(tmp_path: Path) -> None:
     assert "| 1 | 2 | out of memory | vmap |\n| 4 | 2 | not measured | vmap |" in page
     assert "4 runs over 1: 1.0 times" in page and "A GPU; jax 1.2.3" in page
     assert "| `vgg16` | 7,000 |  |  |  |  |  |  |\n| `alexnet` | 7,000 |" in page
+    assert "| net | copies | pooling |\n|---|---|---|\n| `vgg16` | 25% | 75% |" in page
 
 
 def test_a_sweeps_record_becomes_a_table(tmp_path: Path) -> None:

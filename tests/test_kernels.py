@@ -6,6 +6,7 @@ Most inputs are small whole numbers, so that every sum is exact and equal means 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -76,17 +77,19 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
 
 
 @settings(fuzz, max_examples=35)
-@given(st.one_of(convolutions(), larger_than_the_map()))
-def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]]) -> None:
+@given(st.one_of(convolutions(), larger_than_the_map()), st.sampled_from(("cpu", "gpu")))
+def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]], backend: str) -> None:
     x, w, options = case
-    assert_equal(
-        lambda x, w: kernels.conv(x, w, **options),
-        lambda x, w: lax_conv(x, w, **options),
-        whole(0, *x),
-        whole(1, *w),
-    )
+    with mock.patch.object(jax, "default_backend", lambda: backend):
+        assert_equal(
+            lambda x, w: kernels.conv(x, w, **options),
+            lambda x, w: lax_conv(x, w, **options),
+            whole(0, *x),
+            whole(1, *w),
+        )
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(
     ("x", "w", "padding"),
     [
@@ -94,9 +97,13 @@ def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]]) -> No
         ((2, 14, 14, 6), (5, 5, 6, 16), "VALID"),  # LeNet-5, C3
         ((2, 8, 8, 16), (5, 5, 16, 9), "VALID"),  # wide, and dx by bands
         ((2, 4, 2, 3), (3, 3, 3, 4), "SAME"),  # fewer columns than a block has
+        ((1, 3, 40, 1), (3, 3, 1, 2), "SAME"),  # more columns than a GPU's block has
     ],
 )
-def test_shapes_with_a_form_of_their_own(x: Any, w: Any, padding: Any) -> None:
+def test_shapes_with_a_form_of_their_own(
+    x: Any, w: Any, padding: Any, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert_equal(
         lambda x, w: kernels.conv(x, w, padding=padding),
         lambda x, w: lax_conv(x, w, padding=padding),
@@ -152,6 +159,7 @@ def test_what_an_accelerator_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "dot_general" in on_cpu and "conv_general_dilated" not in on_cpu
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     few, many = program(1), program(16)
+    assert "[18,8]" in on_cpu and "[30,16]" in few  # bands of four columns, and of a whole row
     assert "dot_general" in few and "conv_general_dilated" not in few
     assert "conv_general_dilated" in many and "dot_general" not in many
     assert "custom_vjp" in many  # of the pooling, for its gradient
