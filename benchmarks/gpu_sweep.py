@@ -1,6 +1,7 @@
 """How should runs of a small net stand side by side on this GPU?
 
     python benchmarks/gpu_sweep.py --write  # in at most ten minutes
+    python benchmarks/gpu_sweep.py --nets lenet5 --runs 1 256 --strategies vmap "scan over runs"
     python benchmarks/gpu_sweep.py --toy    # that it runs, on a CPU
 
 R runs of LeNet-5 and of the CIFAR AlexNet, each with its own seed and learning rate, train together
@@ -25,7 +26,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -274,15 +275,21 @@ def that_fit(teams: list[Team]) -> list[list[Team]]:
 
 
 def measure(
-    net: str, toy: bool, start: Callable[[str], Worker], left: Callable[[], float]
+    net: str,
+    sizes: Sequence[int],
+    strategies: Sequence[str],
+    toy: bool,
+    start: Callable[[str], Worker],
+    left: Callable[[], float],
 ) -> tuple[Results, dict[str, Any] | str]:
     """The strategies at each number of runs, and of LeNet-5 how long the GPU idles."""
     batch, examples = (TOY_BATCH, TOY_EXAMPLES) if toy else NETS[net][2:4]
-    sizes = TOY_RUNS[net] if toy else RUNS
     count = {STREAMS: 2 if toy else MOST_STREAMS}
-    ways = [(s, runs) for runs in sizes for s in STRATEGIES if (s, runs) != (STREAMS, 1)]
+    results: Results = {runs: {} for runs in sizes}
+    if 1 in results and STREAMS in strategies:
+        results[1][STREAMS] = "as the scan"
+    ways = [(s, runs) for runs in sizes for s in strategies if s not in results[runs]]
     teams = [Team(s, runs, count.get(s, 1), start) for s, runs in ways]
-    results: Results = {runs: {STREAMS: "as the scan"} if runs == 1 else {} for runs in sizes}
     idle: dict[str, Any] | str = "not measured"
 
     def able(teams: list[Team], act: Callable[[Team], Any]) -> list[Team]:
@@ -367,6 +374,9 @@ def decided(results: Results) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
     parser.add_argument("--nets", nargs="+", choices=NETS, help="these alone")
+    sizes = sorted({*RUNS, *TOY_RUNS["lenet5"]})  # several streams share each out evenly
+    parser.add_argument("--runs", nargs="+", type=int, choices=sizes, help="so many side by side")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
     parser.add_argument("--seconds", type=float, default=570, help="for all of it")
     parser.add_argument("--toy", action="store_true", help="small, on a CPU: that it runs")
     parser.add_argument("--write", action="store_true", help="a record in benchmarks/records/")
@@ -390,26 +400,29 @@ def main() -> None:
             print(f"{net}:", flush=True)
             rest = sum(NETS[n].share for n in nets[i:])
             part = contest.countdown(left() * NETS[net].share / rest)
-            found[net], met = measure(net, toy, start, part)
+            sizes = options.runs or (TOY_RUNS[net] if toy else RUNS)
+            found[net], met = measure(net, sizes, options.strategies, toy, start, part)
             idle = met if net == "lenet5" else idle
     show_idle(idle)
-    show(found, toy)
+    show(found, options.strategies, toy)
     if options.write:
         verdict = {net: decided(results) for net, results in found.items()}
         gpu = {"strategies": verdict, "idle": shares(idle)}
         record = {"question": QUESTION, "toy": toy, "note": contest.TOY if toy else "", **origin}
-        record |= {"settings": settings(nets, toy, options.seconds)}
+        runs = {net: list(by) for net, by in found.items()}
+        record |= {"settings": settings(nets, runs, toy, options.seconds)}
         record |= {"gpu": contest.emptied(gpu) if toy else gpu}
         record |= {"toy_on_cpu" if toy else "measured": {"side_by_side": found, "idle": idle}}
-        words = [*(["toy"] if toy else []), contest.machine(origin["device"])]
+        asked = [*(options.nets or []), *map(str, options.runs or [])]
+        words = [*(["toy"] if toy else []), *asked, contest.machine(origin["device"])]
         contest.write("gpu_sweep", " ".join(words), record)
     return None
 
 
-def settings(nets: list[str], toy: bool, seconds: float) -> dict[str, Any]:
+def settings(nets: list[str], runs: Any, toy: bool, seconds: float) -> dict[str, Any]:
     return {
         "nets": {name: NETS[name]._asdict() for name in nets},
-        "runs": {name: TOY_RUNS[name] if toy else RUNS for name in nets},
+        "runs": runs,
         "batch": TOY_BATCH if toy else None,  # None: each net's own
         "seconds": seconds,
         "steps_of_the_profile": 8 if toy else IDLE_STEPS,
@@ -450,18 +463,18 @@ def show_idle(idle: dict[str, Any] | str) -> None:
     console.print(table)
 
 
-def show(found: dict[str, Results], toy: bool) -> None:
+def show(found: dict[str, Results], strategies: Sequence[str], toy: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     for net, results in found.items():
         where = "images/s on this CPU, a toy" if toy else "images/s of all runs"
-        table = Table("runs", *STRATEGIES, "fastest", title=f"{net}, {where}")
+        table = Table("runs", *strategies, "fastest", title=f"{net}, {where}")
         verdict = decided(results)
         for runs in sorted(results):
             cells = []
-            for strategy in STRATEGIES:
+            for strategy in strategies:
                 value = results[runs][strategy]
                 cells.append(value if isinstance(value, str) else f"{value['images_per_s']:,.0f}")
             table.add_row(str(runs), *cells, str(verdict["strategy"][runs]))
