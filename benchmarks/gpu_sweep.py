@@ -50,7 +50,6 @@ BUILDING = 0.6  # of the time, at most
 AT_ONCE = max(1, contest.CORES // 2)  # that compile: more wait for each other longer than they gain
 GOAL = 8  # 256 runs of LeNet-5 in at most so many times the time of one
 IDLE_GOAL, IDLE_STEPS = 0.05, 192
-RUNNING = ("carry", "values", "order", "data")
 MPS = Path(tempfile.gettempdir()) / "nvidia-mps"  # without its daemon, processes take turns
 
 
@@ -79,6 +78,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
     import jax
     import jax.numpy as jnp
     import numpy as np
+    import traces
 
     from jaxcnn import backend, cohorts, config, kernels, memory, nets, sharding, step
 
@@ -137,14 +137,26 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
         now["carry"] = jax.block_until_ready(advance(steps))
         return time.perf_counter() - start
 
+    def arguments(steps: int) -> tuple[Any, ...]:
+        running = (now[k] for k in ("carry", "values", "order", "data"))
+        return *running, jnp.int32(0), jnp.int32(steps)
+
     def advance(steps: int) -> Any:
-        where = (now["order"], now["data"], jnp.int32(0), jnp.int32(steps))
-        return now["program"].advance(now["carry"], now["values"], *where)
+        return now["program"].advance(*arguments(steps))
+
+    def profile(steps: int) -> dict[str, Any]:
+        """Where the time of a dispatch goes."""
+        lowered = now["program"].advance.lower(*arguments(steps))
+        layers = traces.layers(lowered.compile().as_text())
+        with traces.traced() as events:
+            now["carry"] = jax.block_until_ready(advance(steps))
+        return {
+            "time": traces.shares(events, layers),
+            "longest": traces.longest(events, layers, n=24),
+        }
 
     def idle(steps: int) -> dict[str, Any]:
         """Of the program as it is, and of a scan; each in one dispatch after a first one."""
-        import traces
-
         run, problem = step.static(now["run"]), now["problem"]
         size = run.train.batch_size
 
@@ -166,7 +178,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
         fixed = jax.jit(scan, donate_argnums=0)
         dispatches = {
             "the project's program": lambda: advance(steps),
-            "scan of fixed length": lambda: fixed(*(now[k] for k in RUNNING)),
+            "scan of fixed length": lambda: fixed(*arguments(steps)[:4]),
         }
         found: dict[str, Any] = {}
         for name, dispatch in dispatches.items():
@@ -185,7 +197,7 @@ def side_by_side(strategy: str, toy: bool) -> dict[str, Callable[..., Any]]:
             }
         return found
 
-    return {"build": build, "begin": begin, "block": block, "idle": idle}
+    return {"build": build, "begin": begin, "block": block, "profile": profile, "idle": idle}
 
 
 def im2col(x: Any, w: Any, *, stride: Any = (1, 1), padding: Any = "SAME", groups: int = 1) -> Any:
@@ -311,6 +323,12 @@ def measure(
                 team.stop()
         return [team for team in teams if not words[team]]
 
+    def looked_at(team: Team, what: str, steps: int) -> dict[str, Any] | str:
+        try:
+            return team.ask(what, lambda: max(left(), 20), steps=steps)[0]
+        except Failed as error:
+            return str(error)
+
     def figures(team: Team, seconds: list[float]) -> dict[str, Any]:
         middle = statistics.median(seconds)
         print(
@@ -344,13 +362,11 @@ def measure(
             for act in [fill, *[turn] * (2 if toy else REPEATS)]:
                 running = [team for team in running if able([team], act)]
             for team in running:
-                results[runs][team.strategy] = figures(team, seconds[team.strategy])
+                found = results[runs][team.strategy] = figures(team, seconds[team.strategy])
+                if (team.strategy, runs) == (VMAP, max(sizes)):
+                    found["profile"] = looked_at(team, "profile", 2)
                 if (net, team.strategy, runs) == ("lenet5", VMAP, 1):
-                    try:
-                        steps = 8 if toy else IDLE_STEPS
-                        idle = team.workers[0].ask("idle", max(left(), 20), steps=steps)
-                    except Failed as error:
-                        idle = str(error)
+                    idle = looked_at(team, "idle", 8 if toy else IDLE_STEPS)
             able(running, Team.stop)
     return results, idle
 
