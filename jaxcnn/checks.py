@@ -1,10 +1,11 @@
 """What a `Run` may be: the range of each number, and which parts have a use beside which."""
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
-from jaxcnn.config import CLASSICAL, PROBES, Data, InputError, Run, Start, Train, get
+from jaxcnn.config import CLASSICAL, PROBES, Data, InputError, Run, Start, Train
 
 SHARE = (lambda v: 0 <= v < 1, "in [0, 1)")
 POSITIVE = (lambda v: v >= 1, "at least 1")
@@ -95,10 +96,12 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+_numbers = operator.attrgetter(*RANGES)  # all at once: experiments have runs by the thousand
+
+
 def check(run: Run) -> None:
     """Raise `InputError` for a number out of range; shapes are checked where programs are built."""
-    for path, (allowed, words) in RANGES.items():
-        value = get(run, path)
+    for (path, (allowed, words)), value in zip(RANGES.items(), _numbers(run), strict=True):
         if value is None or value in ("paper", "auto"):
             continue
         if (isinstance(value, float) and not math.isfinite(value)) or not allowed(value):

@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import json
+import operator
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -348,9 +349,7 @@ def suggest(word: str, choices: Iterable[str]) -> str:
 
 def get(config: Any, path: str) -> Any:
     """The value at a dotted path."""
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
+    return _getter(path)(config)
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -361,32 +360,40 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield prefix + name, value
 
 
-_kinds = functools.cache(typing.get_type_hints)  # slow, and asked for at every field that is set
+# Slow, and asked for thousands of times as experiments are checked.
+_getter = functools.cache(operator.attrgetter)
+_kinds = functools.cache(typing.get_type_hints)
 
 
 def _set(config: Any, parts: list[str], value: Any, path: str) -> Any:
-    names = [f.name for f in dataclasses.fields(config)]
+    kinds = _kinds(type(config))
     name, rest = parts[0], parts[1:]
-    if name not in names:
+    if name not in kinds:
         # `lr` alone finds `optim.lr`: the last word of a path is what people remember.
         done = path.split(".")[: -len(parts)]
         known = [".".join([*done, p]) for p in paths(config)]
         ends = [p for p in known if p.rsplit(".", 1)[-1] == parts[-1]]
         hint = f" Did you mean {' or '.join(ends)}?" if ends else suggest(path, known)
         where = f"fields of {'.'.join(done)}" if done else "fields"
-        raise InputError(f"{path}: no such field.{hint} The {where}: {', '.join(names)}.")
+        raise InputError(f"{path}: no such field.{hint} The {where}: {', '.join(kinds)}.")
     current = getattr(config, name)
     if dataclasses.is_dataclass(current):
         if not rest:
             inside = ", ".join(f"{path}.{p}" for p in paths(current))
             raise InputError(f"{path}: a group of fields; set one of {inside}.")
-        return dataclasses.replace(config, **{name: _set(current, rest, value, path)})
+        return _replaced(config, name, _set(current, rest, value, path))
     if rest:
         raise InputError(
             f"{path}: {'.'.join(path.split('.')[: -len(rest)])} has no fields of its own."
         )
-    kind = _kinds(type(config))[name]
-    return dataclasses.replace(config, **{name: _read(kind, value, path)})
+    return _replaced(config, name, _read(kinds[name], value, path))
+
+
+def _replaced(config: T, name: str, value: Any) -> T:
+    """`dataclasses.replace` at a tenth of its time: these classes do nothing as they are made."""
+    new = object.__new__(type(config))
+    vars(new).update(vars(config), **{name: value})
+    return new
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
