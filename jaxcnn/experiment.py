@@ -196,7 +196,7 @@ class Experiment:
     name: str = ""  # the file's name
 
     def __post_init__(self) -> None:
-        """Every arm, preset and prediction is checked when the file is imported."""
+        """Every arm and prediction is checked when the file is imported; its presets by `load`."""
         object.__setattr__(self, "seeds", tuple(self.seeds))
         object.__setattr__(self, "tune_seeds", tuple(self.tune_seeds))
         if not self.arms:
@@ -207,8 +207,10 @@ class Experiment:
             for arm in (p.arm, p.than):
                 if arm not in self.arms:
                     raise InputError(f"predictions: {_no_arm(arm, self.arms)}")
+                if p.measure.probe is None:
+                    continue
                 probes = config.override(self.base, self.arms[arm]).train.probes
-                if p.measure.probe is not None and p.measure.probe not in probes:
+                if p.measure.probe not in probes:
                     raise InputError(
                         f"predictions: {p.measure.probe!r} is not recorded by {arm}; add it to"
                         f" base.train.probes, which is {probes}."
@@ -224,9 +226,6 @@ class Experiment:
         for settings in grid(self).values():
             for run in settings.values():
                 check(run)
-        bare = dataclasses.replace(self, presets={}) if self.presets else self
-        for changes in self.presets.values():
-            change(bare, changes)
 
     def measures(self) -> tuple[Measure, ...]:
         """What the table shows: the predictions' measures, in order, and always the test error, or
@@ -408,8 +407,18 @@ def available() -> list[str]:
     return sorted(p.stem for p in EXPERIMENTS.glob("*.py") if not p.stem.startswith("_"))
 
 
-def load(name: str) -> Experiment:
-    """An experiment by name, or by the path of a Python file that defines `EXPERIMENT`."""
+def check_presets(experiment: Experiment) -> None:
+    """Raise `InputError` unless all of them could run, whichever of them will."""
+    bare = dataclasses.replace(experiment, presets={})
+    for changes in experiment.presets.values():
+        change(bare, changes)
+
+
+def load(name: str, *, presets: bool = True) -> Experiment:
+    """An experiment by name, or by the path of a Python file that defines `EXPERIMENT`.
+
+    `presets` are checked, too, but where the experiment is only named: most of the work.
+    """
     path = Path(name) if name.endswith(".py") else EXPERIMENTS / f"{name}.py"
     if not path.is_file():
         if name.endswith(".py"):
@@ -426,13 +435,15 @@ def load(name: str) -> Experiment:
     )  # so that a user's file can import its neighbours
     try:
         spec.loader.exec_module(module)
+        found = getattr(module, "EXPERIMENT", None)
+        if not isinstance(found, Experiment):
+            raise InputError("defines no EXPERIMENT = Experiment(...).")
+        if presets:
+            check_presets(found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     finally:
         sys.path.pop(0)
-    found = getattr(module, "EXPERIMENT", None)
-    if not isinstance(found, Experiment):
-        raise InputError(f"{path}: defines no EXPERIMENT = Experiment(...).")
     for tuning in found.tune:
         if not any(tuning in tuned(found, arm) for arm in found.arms):
             raise InputError(f"{path}: tune: {tuning} concerns no arm's model.")

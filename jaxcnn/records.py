@@ -31,8 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from filelock import FileLock, Timeout
-
 from jaxcnn.config import InputError, Run, from_dict
 
 
@@ -179,6 +177,8 @@ def finite(value: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[bool]:
     """Whether this process may write to `folder`; the lock ends with it, even by kill -9."""
+    from filelock import FileLock, Timeout  # it imports asyncio, which `--help` can do without
+
     held = FileLock(folder / ".lock")
     try:
         held.acquire(timeout=0)

@@ -210,7 +210,7 @@ def test_a_preset_may_have_fewer_arms() -> None:
     assert list(experiment.grid(quick)["svm"]) == ["model.gamma=0.5", "model.gamma=0.6"]
     assert list(experiment.with_preset(MIXED, "default").arms) == list(MIXED.arms)
     with pytest.raises(InputError, match="arms: 'swm' is no arm. Did you mean svm"):
-        dataclasses.replace(MIXED, presets={"quick": {"arms": ("swm",)}})
+        experiment.check_presets(dataclasses.replace(MIXED, presets={"quick": {"arms": ("swm",)}}))
 
 
 def test_each_seed_may_have_a_split_of_its_own() -> None:
@@ -287,8 +287,6 @@ def test_a_launch_that_asks_for_what_is_not_there(arguments: dict, said: str) ->
         ({"arms": {"a": {"model.width": (3,)}}, "predictions": ()}, "Did you mean model.widths"),
         ({"arms": {"a": {}}}, "'wide' is no arm"),
         ({"seeds": ()}, "seeds: none"),
-        ({"presets": {"quick": {"base.train.step": 3}}}, "train.step: no such field"),
-        ({"presets": {"quick": {"sedes": (3,)}}}, "Did you mean seeds"),
         ({"tune_by": Measure("final", "train")}, "chosen on 'validation'"),
         ({"base": Run(data=Data(validation_examples=0))}, "needs some"),
         ({"tune": {"optim.lr": (0.0, 1.0)}}, "optim.lr: 0.0 is not allowed"),
@@ -297,6 +295,27 @@ def test_a_launch_that_asks_for_what_is_not_there(arguments: dict, said: str) ->
 def test_a_broken_experiment_is_an_error_at_import(changes: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         dataclasses.replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"base.train.step": 3}, "train.step: no such field"),
+        ({"sedes": (3,)}, "Did you mean seeds"),
+        ({"tune.optim.momentum": (2.0,)}, "optim.momentum: 2.0 is not"),
+    ],
+)
+def test_a_broken_preset_is_an_error_whichever_runs_and_none_to_list(
+    changes: dict, said: str, tmp_path: Path
+) -> None:
+    source = Path(experiment.__file__).parent.parent / "experiments" / "relu_vs_sigmoid.py"
+    tune = 'tune={"optim.momentum": (0.0, 0.9)},'
+    broken = f"import dataclasses\n\nBROKEN = {{'unasked': {changes!r}}}\n"
+    text = f"EXPERIMENT = dataclasses.replace(EXPERIMENT, {tune} presets=BROKEN)\n"
+    (tmp_path / "mine.py").write_text("\n".join([source.read_text(), broken, text]))
+    with pytest.raises(InputError, match=f"mine.py: .*{said}"):
+        experiment.load(str(tmp_path / "mine.py"))
+    assert experiment.load(str(tmp_path / "mine.py"), presets=False).name == "mine"
 
 
 def test_measures_guard_the_test_split() -> None:
