@@ -405,11 +405,10 @@ def _call(args: list[str]) -> int | None:
     # tyro.extras.subcommand_cli_from_dict in half the time: without the hidden `object`, of which
     # all things are, tyro imports typeguard, and without the help it parses a source of its own.
     commands = [Annotated[object, subcommand(n, constructor=f)] for n, f in COMMANDS.items()]
+    union = Union[(Annotated[object, Suppress], *commands)]  # noqa: UP007
+    asked: Any = Annotated[union, arg(help="More of each: launch.py COMMAND --help.")]
     return tyro.cli(
-        Annotated[
-            Union[(Annotated[object, Suppress], *commands)],  # noqa: UP007
-            arg(help="More of each: launch.py COMMAND --help."),
-        ],
+        asked,
         args=args,
         prog="launch.py",
         description=__doc__,

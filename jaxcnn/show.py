@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn import backend, classical, config, experiment, models, train, transfer
+from jaxcnn import backend, config, experiment, models, train, transfer
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import KNOBS
 
@@ -96,6 +96,8 @@ def _resolved(run: config.Run) -> dict[str, str]:
     """
     fitted = run.model.name in config.CLASSICAL
     if fitted:
+        from jaxcnn import classical  # scikit-learn, a second: only who fits pays
+
         own = classical.knobs(run.model)
     else:
         module = models.from_config(run.model, classes=10)

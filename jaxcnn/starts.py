@@ -8,12 +8,12 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxcnn import classical, cohorts, config, nets, ops, records, sharding, step, transfer, weights
+from jaxcnn import cohorts, config, nets, ops, records, sharding, step, transfer, weights
 from jaxcnn.checkpoint import BEST, NEWEST, Checkpoints
 from jaxcnn.cohorts import Carry, Program
 from jaxcnn.config import Absent, InputError, Run
@@ -23,6 +23,9 @@ from jaxcnn.data.streamed import Pictures
 from jaxcnn.nets import Problem
 from jaxcnn.step import State
 from jaxcnn.wave import Wave
+
+if TYPE_CHECKING:
+    from jaxcnn.classical import See  # scikit-learn, a second: only who fits pays
 
 LAST = "last"
 ABOUT = ("source_data", "weights")  # in run.json: fingerprint of the source's data, hash of a file
@@ -186,7 +189,7 @@ def features(
     return np.concatenate(parts)
 
 
-def see(run: Run, begin: Begin) -> classical.See | None:
+def see(run: Run, begin: Begin) -> "See | None":
     """What a model that is fitted at once sees in place of pixels; None for the pixels."""
     layer, found = run.start.features, begin(run)
     if layer is None or found is None:

@@ -26,10 +26,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.optimize
-import scipy.special
-import scipy.stats
-from statsmodels.stats.multitest import multipletests
+import scipy  # its parts, a second in all, come as they are used: after the training
 
 from jaxcnn.experiment import Measure
 from jaxcnn.records import Record
@@ -336,6 +333,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction, in the order given."""
     if len(p_values) < 2:  # nothing to correct
         return list(p_values)
+    from statsmodels.stats.multitest import multipletests  # brings pandas
+
     return np.asarray(multipletests(p_values, method="holm")[1]).tolist()
 
 

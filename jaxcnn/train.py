@@ -18,10 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import (
-    classical,
     cohorts,
     config,
-    faces,
     feeds,
     hosts,
     memory,
@@ -91,6 +89,8 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Pictures], *, best: bo
         if run.start.weights is not None:
             starts.net({}, datasets, run)
         if is_fitted(run):
+            from jaxcnn import classical  # scikit-learn, a second: only who fits pays
+
             whole = _whole(datasets[run.data])
             classical.check(run, whole, starts.feature_size(run, problem))
             continue
@@ -210,6 +210,8 @@ def test(
             runs = [todo[f] for f in wave]
             data = datasets[runs[0].data]
             if is_fitted(runs[0]):
+                from jaxcnn import classical  # slow, see above
+
                 whole = _whole(data)
                 for folder, run in zip(wave, runs, strict=True):
                     see = starts.see(run, functools.partial(starts.net, sources or {}, datasets))
@@ -227,6 +229,8 @@ def test(
                     with contextlib.closing(hosts.lanes(*what, carries)) as lanes:
                         found, unread = lanes.means("test"), lanes.unread()
                 else:
+                    from jaxcnn import faces  # scikit-learn, too
+
                     known = zip(runs, [c.state for c in carries], strict=True)
                     found = [faces.of_unseen(r, problem, s, _whole(data)) for r, s in known]
             for folder, means, final in zip(wave, found, carries, strict=False):
@@ -298,6 +302,8 @@ def _fit(
     """Fit the runs one after the other. A fit is done or has not begun, so nothing is saved on the
     way, and its curve is the one point behind it.
     """
+    from jaxcnn import classical  # slow, see above
+
     for folder, run in runs.items():
         if stop():
             raise Interrupted
