@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,13 +85,13 @@ def test_pure_rooms_touch_no_file(name: str) -> None:
         assert word not in text, f"{name}: {word}"
 
 
-def imported(program: str) -> tuple[set[str], str]:
-    """The libraries that a program has imported at its end, and what it printed."""
+def imported(program: str, **options: Any) -> tuple[set[str], str]:
+    """What a program has imported at its end, and what it printed."""
     code = f"import sys\ntry:\n    {program}\nfinally:\n    print(*sys.modules)"
     command = [sys.executable, "-c", code]
-    out = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True)
+    out = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, **options)
     *said, modules = out.stdout.splitlines()
-    return {name.partition(".")[0] for name in modules.split()}, "\n".join([*said, out.stderr])
+    return set(modules.split()), "\n".join([*said, out.stderr])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,23 @@ def imported(program: str) -> tuple[set[str], str]:
 )
 def test_the_command_line_imports_neither_jax_nor_numpy(argument: str, said: str) -> None:
     """Nor what its own libraries can do without."""
-    libraries, printed = imported(f"import launch; launch._call([{argument!r}])")
+    modules, printed = imported(f"import launch; launch._call([{argument!r}])")
     assert said in printed
     heavy = {"jax", "numpy", "flax", "scipy", "sklearn", "matplotlib", "asyncio", "typeguard"}
-    assert not heavy & libraries
+    assert modules.isdisjoint(heavy), heavy & modules
+
+
+def test_a_net_comes_to_its_first_step_without_what_fits_tests_and_draws(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ["run", "relu_vs_sigmoid", "--preset", "quick", "--arms", "relu", "--out"]
+    modules, printed = imported(
+        "import launch; from jaxcnn import console;"
+        "console.Display.tick = lambda self, folder, step, *_: step and sys.exit('a step is done');"
+        f"launch._call({[*words, str(tmp_path)]!r})",
+        env=environment,
+    )
+    assert "a step is done" in printed and "jax" in modules
+    heavy = {"sklearn", "statsmodels", "pandas", "pyarrow", "matplotlib", "tensorflow_datasets"}
+    heavy |= {"grain", "PIL", "scipy.stats", "scipy.optimize"}
+    assert modules.isdisjoint(heavy), heavy & modules
