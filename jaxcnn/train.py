@@ -94,12 +94,13 @@ def check(runs: list[Run], datasets: Mapping[config.Data, Pictures], *, best: bo
             whole = _whole(datasets[run.data])
             classical.check(run, whole, starts.feature_size(run, problem))
             continue
-        state, _ = trace(run, problem)
+        state, _ = trace(step.static(run), problem)
         if source is not None:
-            theirs, _ = trace(source, problem_of(source, datasets[source.data]))
+            theirs, _ = trace(step.static(source), problem_of(source, datasets[source.data]))
             step.started(run, problem, state, theirs)
 
 
+@functools.lru_cache(maxsize=64)
 def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
     """The abstract (state, sums) after one training step; raises `InputError` for what does not
     fit.
@@ -126,12 +127,9 @@ def trace(run: Run, problem: Problem) -> tuple[Any, Any]:
 
 def parameters(run: Run, problem: Problem) -> int | None:
     """How many trainable numbers the run's model has; None where only the fit will tell."""
-    return None if is_fitted(run) else _parameters(step.static(run), problem)
-
-
-@functools.lru_cache(maxsize=64)
-def _parameters(run: Run, problem: Problem) -> int:
-    state, _ = trace(run, problem)
+    if is_fitted(run):
+        return None
+    state, _ = trace(step.static(run), problem)
     return sum(math.prod(a.shape) for a in jax.tree.leaves(state.params))
 
 

@@ -249,3 +249,12 @@ def test_what_cannot_run_is_said_before_any_work(
     run = override(RUN, changes)
     with pytest.raises(InputError, match=said):
         train.check([run], {run.data: datasets[RUN.data]})
+
+
+def test_the_runs_of_a_program_are_traced_once(datasets: Any) -> None:
+    runs = [override(RUN, {"seed": seed, "optim.lr": lr}) for seed in (0, 1) for lr in (0.1, 0.2)]
+    train.trace.cache_clear()
+    train.check(runs, datasets)
+    counts = {train.parameters(run, train.problem_of(run, datasets[run.data])) for run in runs}
+    assert counts == {28 * 28 * 8 + 8 + 8 * 10 + 10}
+    assert train.trace.cache_info().misses == 1
