@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 NEWEST, BEST = "checkpoints", "best"  # folders of a run's
@@ -34,38 +33,48 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = USUAL.keep, place: str = NEWEST) -> None:
-        self._folder = folder
-        own: dict[str, Any] = {}
-        if jax.process_count() > 1:  # process 0 alone is here; orbax would wait for the others
-            alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "0"}
-            own = {"multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, **own)
-        self._manager = ocp.CheckpointManager(_prepared(folder, place), options=options)
+        self._folder, self._keep, self._path = folder, keep, _prepared(folder, place)
+        self._made: Any = None  # orbax's CheckpointManager, once there is something to manage
+
+    def _manager(self) -> Any:
+        if self._made is None:
+            ocp = _orbax()
+            own: dict[str, Any] = {}
+            if jax.process_count() > 1:  # process 0 alone is here; orbax would wait for the others
+                alone = {"primary_host": 0, "active_processes": {0}, "barrier_sync_key_prefix": "0"}
+                own = {"multiprocessing_options": ocp.options.MultiprocessingOptions(**alone)}
+            options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=False, **own)
+            self._made = ocp.CheckpointManager(self._path, options=options)
+        return self._made
 
     def save(self, step: int, tree: Any) -> None:
         """Returns once `tree` (numpy leaves) is copied; `wait` for it to be on disk."""
         with _in_one_line(self._folder):
-            if step not in self._manager.all_steps():
-                self._manager.save(step, args=ocp.args.StandardSave(tree))
+            if step not in self._manager().all_steps():
+                self._manager().save(step, args=_orbax().args.StandardSave(tree))
 
     def steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+        if self._made is None and not any(self._path.iterdir()):
+            return []
+        return sorted(self._manager().all_steps())
 
     def wait(self) -> None:
         """Until all is on disk; raises what went wrong there."""
-        with _in_one_line(self._folder):
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+        if self._made is not None:
+            with _in_one_line(self._folder):
+                self._made.wait_until_finished()
+                self._made.check_for_errors()
 
     def close(self) -> None:
-        with _in_one_line(self._folder):
-            self._manager.close()
+        if self._made is not None:
+            with _in_one_line(self._folder):
+                self._made.close()
 
     def drop_after(self, step: int) -> None:
         """What was saved behind it."""
         for each in self.steps():
             if each > step:
-                self._manager.delete(each)
+                self._manager().delete(each)
 
     def restore(self, like: Any, step: int | None = None) -> tuple[int, Any, list[str]]:
         """(step, tree, complaints) of the newest whole checkpoint, or of that of `step`; step -1
@@ -79,13 +88,13 @@ class Checkpoints:
         like = jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), like)
         for at in reversed(self.steps() if step is None else [step]):
             try:
-                tree = self._manager.restore(at, args=ocp.args.StandardRestore(like))
+                tree = self._manager().restore(at, args=_orbax().args.StandardRestore(like))
                 _same_shapes(like, tree)
                 return at, tree, complaints
             except Exception as error:  # whatever orbax, tensorstore or json raise on damaged files
                 reason = str(error).strip().split("\n")[0][:120]
                 complaints.append(f"checkpoint at step {at} is damaged ({reason})")
-                self._manager.delete(at)
+                self._manager().delete(at)
         return -1, None, complaints
 
 
@@ -101,6 +110,7 @@ class Shared:
     def __init__(self, folder: Path, keep: int, place: str) -> None:
         self._folder, self._keep, self._path = folder, keep, _prepared(folder, place)
         name = f"{folder.parent.name}/{folder.name}/{place}"  # of where its processes wait
+        ocp = _orbax()
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler("default"),  # the layout of the manager's
             multiprocessing_options=ocp.options.MultiprocessingOptions(
@@ -112,7 +122,8 @@ class Shared:
         """Returns once this process's share of `tree` (leaves on the devices of all) is copied."""
         self.wait()
         with _in_one_line(self._folder):
-            args = ocp.args.Composite(default=ocp.args.StandardSave(tree))
+            args = _orbax().args
+            args = args.Composite(default=args.StandardSave(tree))
             self._writer.save(self._path / str(step), args=args, force=True)
 
     def wait(self) -> None:
@@ -127,6 +138,13 @@ class Shared:
     def close(self) -> None:
         with _in_one_line(self._folder):
             self._writer.close()
+
+
+def _orbax() -> Any:
+    """Not before the first checkpoint: its import takes a third of a second."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 def _prepared(folder: Path, place: str) -> Path:

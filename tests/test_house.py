@@ -105,7 +105,7 @@ def test_the_command_line_imports_neither_jax_nor_numpy(argument: str, said: str
     assert modules.isdisjoint(heavy), heavy & modules
 
 
-def test_a_net_comes_to_its_first_step_without_what_fits_tests_and_draws(
+def test_a_net_comes_to_its_first_step_without_what_fits_saves_tests_and_draws(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     words = ["run", "relu_vs_sigmoid", "--preset", "quick", "--arms", "relu", "--out"]
@@ -117,5 +117,5 @@ def test_a_net_comes_to_its_first_step_without_what_fits_tests_and_draws(
     )
     assert "a step is done" in printed and "jax" in modules
     heavy = {"sklearn", "statsmodels", "pandas", "pyarrow", "matplotlib", "tensorflow_datasets"}
-    heavy |= {"grain", "PIL", "scipy.stats", "scipy.optimize"}
+    heavy |= {"grain", "orbax", "PIL", "scipy.stats", "scipy.optimize"}
     assert modules.isdisjoint(heavy), heavy & modules
