@@ -110,12 +110,13 @@ def test_a_net_comes_to_its_first_step_without_what_fits_saves_tests_and_draws(
 ) -> None:
     words = ["run", "relu_vs_sigmoid", "--preset", "quick", "--arms", "relu", "--out"]
     modules, printed = imported(
-        "import launch; from jaxcnn import console;"
-        "console.Display.tick = lambda self, folder, step, *_: step and sys.exit('a step is done');"
+        "import gc, launch; from jaxcnn import console; console.Display.tick = lambda *tick:"
+        "tick[2] and sys.exit(f'a step is done; {gc.isenabled()=}, {gc.get_freeze_count() > 0=}');"
         f"launch._call({[*words, str(tmp_path)]!r})",
         env=environment,
     )
-    assert "a step is done" in printed and "jax" in modules
+    assert "a step is done; gc.isenabled()=True, gc.get_freeze_count() > 0=True" in printed
+    assert "jax" in modules
     heavy = {"sklearn", "statsmodels", "pandas", "pyarrow", "matplotlib", "tensorflow_datasets"}
     heavy |= {"grain", "orbax", "PIL", "scipy.stats", "scipy.optimize"}
     assert modules.isdisjoint(heavy), heavy & modules
