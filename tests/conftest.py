@@ -57,6 +57,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         for module in (launch, launch.commands):
             monkeypatch.setattr(module, "console", console)
         monkeypatch.setattr(sys, "argv", ["launch.py", *map(str, arguments)])
+        monkeypatch.setattr(gc, "freeze", lambda: None)  # what an earlier test left is garbage
         capsys.readouterr()
         try:
             code = launch.main()
