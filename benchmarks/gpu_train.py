@@ -13,13 +13,14 @@ to write its own in Triton for every shape, and to time them all, takes more tha
 
 First all nets are compiled, some at once, in processes that end: ours at the batches of `NETS`, the
 likeliest first, PyTorch's at the likeliest. What a compiler found stays in its own cache. Then, net
-by net, all three contestants start and find it there; one at a time each has a block at every batch
-that is ready, they take turns at their best ones, and a profile of ours says where its time goes.
+by net, all three contestants find it there; one at a time each has a block at every batch that is
+ready, they take turns at their best ones, and a profile of ours says where its time goes.
 
 The shares of the ceilings hold for the FLOP/s and bytes/s that are measured here first.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +160,8 @@ def ours(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
             "peak_memory_gb": round(memory.get("peak_bytes_in_use", 0) / 2**30, 1) or None,
         }
 
-    return {"build": build, "block": block, "profile": profile, "facts": facts}
+    own = {"who": lambda: OURS, "build": build, "block": block}
+    return {**own, "profile": profile, "facts": facts}
 
 
 def peer(name: str, toy: bool) -> dict[str, Callable[..., Any]]:
@@ -485,23 +487,28 @@ def main() -> None:
         name: {"compile_s": {}, "loaded_s": {}, "sweep": {}, "failed": []} for name in nets
     }
     ahead(results, toy, contest.countdown(AHEAD * left()), start)
-    for i, name in enumerate(nets):
-        part = contest.countdown(left() / (len(nets) - i))
-        ready = contest.countdown(BUILDING * part())
-        print(f"{name}:", flush=True)
-        with ExitStack() as stack:  # ended behind it: their memory is the next one's
-            forms = ({}, EAGER) if toy else ({}, EAGER, COMPILED)
-            all_ = [contestant(name, form, toy, start) for form in forms]
-            for own in all_:
-                stack.enter_context(own.worker)
+    with ExitStack() as stack:
+        forms = ({}, EAGER) if toy else ({}, EAGER, COMPILED)
+        all_ = {name: [contestant(name, form, toy, start) for form in forms] for name in nets}
+        for own in itertools.chain(*all_.values()):
+            stack.enter_context(own.worker)
+        for own in itertools.chain(*all_.values()):  # imported at once, before a net's time begins
+            with suppress(Failed):
+                own.worker.ask("who", left())
+        for i, name in enumerate(nets):
+            part, found = contest.countdown(left() / (len(nets) - i)), results[name]
+            print(f"{name}:", flush=True)
             try:
-                build(all_, ready, results[name]["loaded_s"], results[name]["failed"])
-                print(f"  ready in {results[name]['loaded_s']}", flush=True)
-                measure(results[name], all_, toy, part)
+                ready = contest.countdown(BUILDING * part())
+                build(all_[name], ready, found["loaded_s"], found["failed"])
+                print(f"  ready in {found['loaded_s']}", flush=True)
+                measure(found, all_[name], toy, part)
             except Failed as error:
-                results[name]["failed"].append(str(error))
-        for words in results[name]["failed"]:
-            print(f"  failed: {words}", flush=True)
+                found["failed"].append(str(error))
+            for own in all_[name]:  # their memory is the next net's
+                own.worker.stop()
+            for words in found["failed"]:
+                print(f"  failed: {words}", flush=True)
     gpu = {name: columns(name, found, card) for name, found in results.items()}
     show(results, gpu, toy)
     if options.write:
