@@ -324,7 +324,7 @@ def test_a_task_is_preempted_warned_cancelled_killed_and_ends_as_undisturbed(
 @pytest.mark.slow
 def test_two_processes_of_a_task_are_one_launch(cluster: dict[str, str], tmp_path: Path) -> None:
     """They find each other by what srun tells them, stop and go on together."""
-    file, out = written(tmp_path, {**LONG, "STEPS": "1500", "EVERY": "50"}), tmp_path / "there"
+    file, out = written(tmp_path, {**LONG, "STEPS": "600", "EVERY": "25"}), tmp_path / "there"
     launch = (sys.executable, "launch.py")
     run = (*launch, "run", file, "--arms", "small", "--seeds", 0, "--out", out, "--on", "slurm")
     more = ("--nodes", 1, "--slurm", "ntasks-per-node=2", "--cpus", 1, "--checkpoint-every", 1)
@@ -346,4 +346,4 @@ def test_two_processes_of_a_task_are_one_launch(cluster: dict[str, str], tmp_pat
     wait(is_("COMPLETED"), "end", out / "slurm", 180)
     said = (out / "slurm" / f"{found[1]}_0_log.out").read_text()
     assert said.count("2 processes, 2 devices (1 each)") == 2 and said.count("all is saved") == 1
-    assert steps() == list(range(0, 1501, 50))
+    assert steps() == list(range(0, 601, 25))
