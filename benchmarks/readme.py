@@ -28,6 +28,7 @@ def render(records: Path = HERE / "records") -> tuple[str, dict[str, str]]:
     for machine in dict.fromkeys(map(_machine, steps)):
         parts.append(_steps(machine, [r for r in steps if _machine(r) == machine]))
     parts += map(_sweep, _read(records, "cpu_sweep"))
+    parts += map(_startup, _read(records, "startup"))
     parts += map(_exports, _read(records, "export_speed"))
     parts += map(_input, _read(records, "input"))
     figures = {}
@@ -102,6 +103,24 @@ def _sweep(record: Record) -> str:
         lines.append(f"| {who} | {statistics.median(seconds):.1f} | {min(seconds):.1f} |")
     ratios = "; ".join(f"{what}: {value:.2f}" for what, value in record["ratios"].items())
     return "\n".join([*lines, f"\n{ratios}. {_made_with(record)}\n"])
+
+
+def _startup(record: Record) -> str:
+    """Processes until they answer, and beside them the goals."""
+    settings = record["settings"]
+    lines = [
+        f"\n## Start-up ({_machine(record)})\n",
+        "`python benchmarks/startup.py --write`: to the end of a command's process, and of"
+        f" `launch.py run {settings['experiment']}` to the first point of the curve behind step 0."
+        " A later launch finds the programs compiled.\n",
+        "| what | n | seconds, median | fastest | goal, under |",
+        "|---|---|---|---|---|",
+    ]
+    for who, seconds in record["seconds"].items():
+        goal = _number(settings["goals"].get(who), "g")
+        times = f"{statistics.median(seconds):.2f} | {min(seconds):.2f}"
+        lines.append(f"| {who} | {len(seconds)} | {times} | {goal} |")
+    return "\n".join([*lines, f"\n{_made_with(record)}\n"])
 
 
 def _exports(record: Record) -> str:

@@ -217,6 +217,15 @@ def test_gpu_records_take_the_place_of_their_commands(tmp_path: Path) -> None:
     assert "| net | copies | pooling |\n|---|---|---|\n| `vgg16` | 25% | 75% |" in page
 
 
+def test_a_start_up_record_becomes_a_table(tmp_path: Path) -> None:
+    settings = {"goals": {"list": 0.5}, "experiment": "mine --seeds 0"}
+    seconds = {"python": [0.05, 0.04], "list": [0.3, 0.45, 0.4]}
+    written(tmp_path, "startup", seconds=seconds, settings=settings)
+    page, _ = readme.render(tmp_path)
+    assert "launch.py run mine --seeds 0" in page
+    assert "| python | 2 | 0.04 | 0.04 |  |\n| list | 3 | 0.40 | 0.30 | 0.5 |" in page
+
+
 def test_a_sweeps_record_becomes_a_table(tmp_path: Path) -> None:
     seconds = {"ours, first launch": [20.0, 30.0], "PyTorch, a process a core": [40.0, 50.0]}
     ratios = {"ours, first launch / PyTorch, a process a core": 0.556}
