@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,6 +95,12 @@ def test_seconds_to_a_target_that_the_mean_misses_are_none() -> None:
     seeds = [{"seconds": 9.0, "accuracy": 0.95}, {"seconds": 2.0, "accuracy": 0.92}]
     assert gpu_time_to.summary(seeds, 0.94)["seconds_to_target"] is None
     assert gpu_time_to.summary(seeds, 0.93)["seconds_to_target"] == 2.0
+
+
+def test_what_stands_side_by_side_fits_in_memory() -> None:
+    teams: list[Any] = [SimpleNamespace(bytes=n, room=100) for n in (60, 30, 20, 200, 10)]
+    groups = gpu_sweep.that_fit(teams)
+    assert [[team.bytes for team in group] for group in groups] == [[60, 30], [20], [200], [10]]
 
 
 def test_a_contestant_that_fails_is_reported_and_goes_on(tmp_path: Path) -> None:
