@@ -2,7 +2,7 @@
 
 On a CPU a training step of LeNet-5 takes a quarter of the plain one's time so
 (benchmarks/cpu_step.py). A GPU gets two things of it: convolutions of few channels (LeNet-5's step
-219 -> 124 us on an H200, of 256 runs side by side 27.5 -> 4.3 ms) and the gradient of max pooling
+219 -> 127 us on an H200, of 256 runs side by side 27.5 -> 4.3 ms) and the gradient of max pooling
 (0.2 to 0.8 of the time of `lax`'s); of pooling without overlap the form that moves fewest bytes
 there. A TPU gets the plain `lax` operations.
 
