@@ -107,6 +107,15 @@ def test_check_names_what_does_not_go_together(changes: dict[str, object], said:
     assert said in str(error.value)
 
 
+def test_what_is_overridden_is_as_if_made_so() -> None:
+    made = Run(optim=config.Optim(lr=0.5), seed=3)
+    found = override(Run(), {"optim.lr": 0.5, "seed": 3})
+    assert found == made and hash(found) == hash(made) and vars(found) == vars(made)
+    assert dataclasses.replace(found, seed=4).optim is found.optim
+    for part in (Run(), *vars(Run()).values()):  # nothing happens as one is made: override skips it
+        assert not hasattr(part, "__post_init__")
+
+
 def test_dict_round_trip() -> None:
     run = override(Run(), {"model.widths": (3, 4), "data.crop": 24, "seed": 7})
     assert config.from_dict(Run, config.to_dict(run)) == run
