@@ -375,10 +375,10 @@ def ahead(
         print(f"  {name}, {own.worker.name}: over after {began - left():.0f} s", flush=True)
 
     print("Compiling:", flush=True)
+    forms = [{}] if toy else [COMPILED, {}]
+    ways = [(name, form) for name in reversed(results) for form in forms]  # the longest first
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for name in reversed(results):  # what takes longest first
-            for form in ({},) if toy else (COMPILED, {}):
-                pool.submit(one, name, form)
+        list(pool.map(lambda way: one(*way), ways))
 
 
 def best(found: dict[int, Any]) -> int:

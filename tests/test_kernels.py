@@ -76,7 +76,7 @@ def convolutions(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], dic
     return x, w, {"stride": stride, "padding": padding, "groups": groups}
 
 
-@settings(fuzz, max_examples=35)
+@settings(fuzz, max_examples=60)  # of two backends
 @given(st.one_of(convolutions(), larger_than_the_map()), st.sampled_from(("cpu", "gpu")))
 def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]], backend: str) -> None:
     x, w, options = case
