@@ -12,7 +12,8 @@ there. A TPU gets the plain `lax` operations.
   is one matrix product over several output columns at a time, and each gradient another.
 - Where a window is larger than the map under it, XLA's convolution is slow beyond measure; there it
   is one matrix product with the windows written out.
-- Where native/ was compiled, oneDNN convolves in place of all that.
+- Where native/ was compiled, oneDNN convolves in place of all that, by Winograd's form where that
+  is faster.
 - The gradient of max pooling is as that of `lax.reduce_window` and PyTorch: of equal largest
   values the first, row by row, takes all of it.
 """

@@ -80,9 +80,22 @@ def of_many_maps(draw: st.DrawFn) -> Any:
     return (n, side, side, few), (window, window, few, many), {"padding": "SAME"}
 
 
-@settings(fuzz, max_examples=60)
-@given(st.one_of(convolutions(), of_many_maps()))
+@st.composite
+def by_winograd(draw: st.DrawFn) -> Any:
+    """Of many maps in and out, where 3x3 of stride 1 has a form of its own: odd and even sides, any
+    padding, and more tiles than are multiplied at a time.
+    """
+    n, h, w = (draw(st.integers(*ends)) for ends in ((1, 9), (2, 13), (2, 13)))
+    few, many = draw(st.integers(64, 80)), draw(st.integers(64, 80))
+    pads = [draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in "hw"]
+    pads = [(a, b + 3) if n + a + b < 4 else (a, b) for n, (a, b) in zip((h, w), pads, strict=True)]
+    return (n, h, w, few), (3, 3, few, many), {"padding": tuple(pads)}
+
+
+@settings(fuzz, max_examples=90)
+@given(st.one_of(convolutions(), of_many_maps(), by_winograd()))
 @example(((16, 4, 4, 24), (3, 3, 24, 24), {"padding": "SAME"}))
+@example(((40, 11, 9, 65), (3, 3, 65, 66), {"padding": ((0, 2), (1, 1))}))
 @pytest.mark.slow
 def test_values_and_gradients_are_those_of_lax(library: Path, case: Any) -> None:
     """Whichever thread computes: the primitives are made by one and executed by all."""
@@ -190,6 +203,27 @@ def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> No
     targets = (*native.BIASED, *native.ADDED)
     assert tuple(program.count(f"target_name={t}\n") for t in targets) == expected_counts
     assert f"target_name={native.FORWARD}\n" not in program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maps", [24, 64])  # of oneDNN and in Winograd's form
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_is_added_is_each_map_s_and_each_pixel_s(library: Path, maps: int, relu: bool) -> None:
+    shapes = {"x": (9, 7, 4, maps), "w": (3, 3, maps, maps), "bias": (maps,)}
+    shapes["beside"] = (9, 7, 4, maps)
+    random = np.random.default_rng(0)
+    given = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    where = ((9, 7, 4, maps), (1, 1), ((1, 1), (1, 1)), 1)
+
+    expected = np.asarray(lax_conv(given["x"], given["w"]))
+    for names in (("bias",), ("bias", "beside")):
+        more = {name: given[name] for name in names}
+        found = jax.jit(lambda x, w, more: native.forward(x, w, *where, **more, relu=relu))(
+            given["x"], given["w"], more
+        )
+        sums = expected + sum(more.values())
+        sums = jnp.maximum(sums, 0) if relu else sums
+        np.testing.assert_allclose(found, sums, rtol=1e-4, atol=2e-5 * np.abs(sums).max())
 
 
 POOLS = [  # size, window, stride, padding; whether it is oneDNN's

@@ -5,7 +5,9 @@ folder, against the oneDNN of the Python environment (the extra `native`; conda:
 the system's (Debian and Ubuntu: `apt install libdnnl-dev`, whose oneDNN 2 takes up to 1.4 times as
 long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each float32
 convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
-results differ in the last bits.
+results differ in the last bits. 3x3 convolutions of 64 maps and more take Winograd's form
+(winograd.h), whose products are oneDNN's: 0.56 to 0.9 of the time of its convolution, which is at
+the processor's limit there (Zen 4; benchmarks/cpu_step.py times whole nets).
 """
 
 import ctypes
@@ -26,7 +28,7 @@ import numpy as np
 
 from jaxcnn.config import InputError
 
-SOURCE = Path(__file__).with_name("convolution.cc")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("convolution.cc", "winograd.h"))
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
 ADDED = ("jaxcnn_conv_add", "jaxcnn_conv_add_relu")
@@ -45,7 +47,8 @@ def version() -> str | None:
 
 def path(folder: Path) -> Path:
     """Where the library of this source and this jaxlib is in the cache folder."""
-    made_of = SOURCE.read_bytes() + metadata.version("jaxlib").encode()
+    made_of = b"".join(source.read_bytes() for source in SOURCES)
+    made_of += metadata.version("jaxlib").encode()
     return folder / "native" / f"convolution-{hashlib.sha256(made_of).hexdigest()[:12]}.so"
 
 
@@ -62,7 +65,7 @@ def build(folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = Path(scratch) / target.name
         flags = ["-std=c++20", "-O3", "-fPIC", "-shared", "-fopenmp", "-w"]
-        command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
+        command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", str(SOURCES[0]), "-o", str(made)]
         command += [*_of_the_environment(), "-ldnnl"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
