@@ -87,7 +87,7 @@ def by_winograd(draw: st.DrawFn) -> Any:
     """
     n, h, w = (draw(st.integers(*ends)) for ends in ((1, 9), (2, 13), (2, 13)))
     few, many = draw(st.integers(64, 80)), draw(st.integers(64, 80))
-    pads = [draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in "hw"]
+    pads = [draw(st.tuples(st.integers(0, 3), st.integers(0, 3))) for _ in "hw"]
     pads = [(a, b + 3) if n + a + b < 4 else (a, b) for n, (a, b) in zip((h, w), pads, strict=True)]
     return (n, h, w, few), (3, 3, few, many), {"padding": tuple(pads)}
 

@@ -6,8 +6,8 @@ the system's (Debian and Ubuntu: `apt install libdnnl-dev`, whose oneDNN 2 takes
 long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each float32
 convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
 results differ in the last bits. 3x3 convolutions of 64 maps and more take Winograd's form
-(winograd.h), whose products are oneDNN's: 0.56 to 0.9 of the time of its convolution, which is at
-the processor's limit there (Zen 4; benchmarks/cpu_step.py times whole nets).
+(winograd.h), whose products are oneDNN's: mostly 0.5 to 0.9 of the time of its convolution, which
+is at the processor's limit there (Zen 4; benchmarks/cpu_step.py times whole nets).
 """
 
 import ctypes
