@@ -345,25 +345,27 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     one.n = std::min(each, s.n - i * each);
     return one;
   };
+  // w as a plan wants it, in this thread's scratch memory if that is otherwise than it lies.
+  auto arranged = [&](const Plan& plan, int slot) {
+    if (!plan.reordered) return w;
+    dnnl::stream stream(Engine());
+    float* to = Scratch(plan.kernel.get_size(), slot);
+    plan.reorder.execute(
+        stream, {{DNNL_ARG_FROM, bind(plan.plain, w)}, {DNNL_ARG_TO, bind(plan.kernel, to)}});
+    stream.wait();
+    return static_cast<const float*>(to);
+  };
   omp_set_num_threads(1);
-  const float* kernel = w;
-  if (kind != kKernel) {
-    const Plan& plan = Get(kind, block(0));
-    if (plan.reordered) {
-      dnnl::stream stream(Engine());
-      float* to = Scratch(plan.kernel.get_size(), 0);
-      plan.reorder.execute(
-          stream, {{DNNL_ARG_FROM, bind(plan.plain, w)}, {DNNL_ARG_TO, bind(plan.kernel, to)}});
-      stream.wait();
-      kernel = to;
-    }
-  }
+  const Plan& first = Get(kind, block(0));
+  const float* shared = kind == kKernel ? nullptr : arranged(first, 0);
   std::vector<std::vector<float>> sums(kind == kKernel ? blocks : 0);
   Parallel(pool, blocks, [&](int64_t i) {
     const Plan& plan = Get(kind, block(i));
     dnnl::stream stream(Engine());
     const int64_t at = i * each;
     auto scratch = bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
+    const float* kernel = shared;  // a last block of fewer pictures may want it otherwise
+    if (kind != kKernel && plan.kernel != first.kernel) kernel = arranged(plan, 1);
     if (kind == kForward || Biased(kind)) {
       if (Added(kind) && beside != out)
         std::memcpy(out + at * map, beside + at * map, block(i).n * map * sizeof(float));
