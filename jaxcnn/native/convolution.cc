@@ -57,6 +57,21 @@ dnnl::engine& Engine() {
   return engine;
 }
 
+memory Bind(const memory::desc& d, const float* p) {
+  return memory(d, Engine(), const_cast<float*>(p));
+}
+
+// What `make` makes of `key`, once; it stays in its place.
+template <class Made, class Key>
+const Made& Known(const Key& key, Made (*make)(const Key&)) {
+  static std::mutex mutex;
+  static std::map<Key, Made> known;
+  std::lock_guard<std::mutex> lock(mutex);
+  auto found = known.find(key);
+  if (found == known.end()) found = known.emplace(key, make(key)).first;
+  return found->second;
+}
+
 // Scratch memory comes from the caller. oneDNN's own belongs to the thread that made the primitive,
 // and it computes wrong numbers in another.
 dnnl::primitive_attr Attributes(Kind kind) {
@@ -94,7 +109,9 @@ auto Describe(const dnnl::primitive_attr& attributes, std::tuple<Hint...> hint, 
 }
 #endif
 
-Plan Make(Kind kind, const Shape& s) {
+Plan MakePlan(const std::pair<Kind, Shape>& key) {
+  const Kind kind = key.first;
+  const Shape& s = key.second;
   const auto f32 = memory::data_type::f32;
   const auto direct = dnnl::algorithm::convolution_direct;
   const int64_t g = s.groups;
@@ -150,15 +167,6 @@ Plan Make(Kind kind, const Shape& s) {
     plan.reorder = dnnl::reorder({Engine(), from, Engine(), to});
   }
   return plan;
-}
-
-const Plan& Get(Kind kind, const Shape& s) {
-  static std::mutex mutex;
-  static std::map<std::pair<Kind, Shape>, Plan> known;  // its nodes stay where they are
-  std::lock_guard<std::mutex> lock(mutex);
-  auto found = known.find({kind, s});
-  if (found == known.end()) found = known.emplace(std::pair{kind, s}, Make(kind, s)).first;
-  return found->second;
 }
 
 // f(0) .. f(n - 1) by the caller and by whatever threads of the pool are free; the caller waits
@@ -220,12 +228,7 @@ struct Matmul {
   memory::desc a, b, to, scratch;
 };
 
-const Matmul& Get(const Product& s) {
-  static std::mutex mutex;
-  static std::map<Product, Matmul> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto found = known.find(s);
-  if (found != known.end()) return found->second;
+Matmul MakeMatmul(const Product& s) {
   auto desc = [&](int64_t rows, int64_t columns, int64_t stride, bool transposed) {
     memory::dims size{s.times, rows, columns};
     memory::dims strides{stride, transposed ? 1 : columns, transposed ? rows : 1};
@@ -236,21 +239,17 @@ const Matmul& Get(const Product& s) {
   auto to = desc(s.m, s.n, s.strides[2], false);
   auto described =
       Describe<dnnl::matmul>(Attributes(s.added ? kAdd : kForward), std::tuple<>(), a, b, to);
-  Matmul made{dnnl::matmul(described), a, b, to, described.scratchpad_desc()};
-  return known.emplace(s, std::move(made)).first->second;
+  return {dnnl::matmul(described), a, b, to, described.scratchpad_desc()};
 }
 
 void Multiply(const Product& s, const float* a, const float* b, float* to) {
-  const Matmul& known = Get(s);
-  auto bind = [](const memory::desc& d, const float* p) {
-    return memory(d, Engine(), const_cast<float*>(p));
-  };
+  const Matmul& known = Known(s, MakeMatmul);
   dnnl::stream stream(Engine());
   known.primitive.execute(
-      stream, {{DNNL_ARG_SRC, bind(known.a, a)},
-               {DNNL_ARG_WEIGHTS, bind(known.b, b)},
-               {DNNL_ARG_DST, bind(known.to, to)},
-               {DNNL_ARG_SCRATCHPAD, bind(known.scratch, Scratch(known.scratch.get_size(), 2))}});
+      stream, {{DNNL_ARG_SRC, Bind(known.a, a)},
+               {DNNL_ARG_WEIGHTS, Bind(known.b, b)},
+               {DNNL_ARG_DST, Bind(known.to, to)},
+               {DNNL_ARG_SCRATCHPAD, Bind(known.scratch, Scratch(known.scratch.get_size(), 2))}});
   stream.wait();
 }
 
@@ -333,9 +332,6 @@ void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* 
 void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
          const float* g, float* out, const float* beside = nullptr) {
   if (ByWinograd(s)) return RunWinograd(pool, kind, s, x, w, g, out, beside);
-  auto bind = [](const memory::desc& d, const float* p) {
-    return memory(d, Engine(), const_cast<float*>(p));
-  };
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
   const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
   const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.o;
@@ -351,45 +347,45 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     dnnl::stream stream(Engine());
     float* to = Scratch(plan.kernel.get_size(), slot);
     plan.reorder.execute(
-        stream, {{DNNL_ARG_FROM, bind(plan.plain, w)}, {DNNL_ARG_TO, bind(plan.kernel, to)}});
+        stream, {{DNNL_ARG_FROM, Bind(plan.plain, w)}, {DNNL_ARG_TO, Bind(plan.kernel, to)}});
     stream.wait();
     return static_cast<const float*>(to);
   };
   omp_set_num_threads(1);
-  const Plan& first = Get(kind, block(0));
+  const Plan& first = Known(std::pair{kind, block(0)}, MakePlan);
   const float* shared = kind == kKernel ? nullptr : arranged(first, 0);
   std::vector<std::vector<float>> sums(kind == kKernel ? blocks : 0);
   Parallel(pool, blocks, [&](int64_t i) {
-    const Plan& plan = Get(kind, block(i));
+    const Plan& plan = Known(std::pair{kind, block(i)}, MakePlan);
     dnnl::stream stream(Engine());
     const int64_t at = i * each;
-    auto scratch = bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
+    auto scratch = Bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
     const float* kernel = shared;  // a last block of fewer pictures may want it otherwise
     if (kind != kKernel && plan.kernel != first.kernel) kernel = arranged(plan, 1);
     if (kind == kForward || Biased(kind)) {
       if (Added(kind) && beside != out)
         std::memcpy(out + at * map, beside + at * map, block(i).n * map * sizeof(float));
-      std::unordered_map<int, memory> args{{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
-                                           {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
-                                           {DNNL_ARG_DST, bind(plan.maps, out + at * map)},
+      std::unordered_map<int, memory> args{{DNNL_ARG_SRC, Bind(plan.pictures, x + at * picture)},
+                                           {DNNL_ARG_WEIGHTS, Bind(plan.kernel, kernel)},
+                                           {DNNL_ARG_DST, Bind(plan.maps, out + at * map)},
                                            {DNNL_ARG_SCRATCHPAD, scratch}};
-      if (kind != kForward) args.insert({DNNL_ARG_BIAS, bind(plan.bias, g)});
+      if (kind != kForward) args.insert({DNNL_ARG_BIAS, Bind(plan.bias, g)});
       plan.primitive.execute(stream, args);
     } else if (kind == kInput) {
-      plan.primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, bind(plan.pictures, out + at * picture)},
-                                      {DNNL_ARG_WEIGHTS, bind(plan.kernel, kernel)},
-                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)},
+      plan.primitive.execute(stream, {{DNNL_ARG_DIFF_SRC, Bind(plan.pictures, out + at * picture)},
+                                      {DNNL_ARG_WEIGHTS, Bind(plan.kernel, kernel)},
+                                      {DNNL_ARG_DIFF_DST, Bind(plan.maps, g + at * map)},
                                       {DNNL_ARG_SCRATCHPAD, scratch}});
     } else {
       sums[i].resize(weights);
       float* to = plan.reordered ? Scratch(plan.kernel.get_size(), 1) : sums[i].data();
-      plan.primitive.execute(stream, {{DNNL_ARG_SRC, bind(plan.pictures, x + at * picture)},
-                                      {DNNL_ARG_DIFF_WEIGHTS, bind(plan.kernel, to)},
-                                      {DNNL_ARG_DIFF_DST, bind(plan.maps, g + at * map)},
+      plan.primitive.execute(stream, {{DNNL_ARG_SRC, Bind(plan.pictures, x + at * picture)},
+                                      {DNNL_ARG_DIFF_WEIGHTS, Bind(plan.kernel, to)},
+                                      {DNNL_ARG_DIFF_DST, Bind(plan.maps, g + at * map)},
                                       {DNNL_ARG_SCRATCHPAD, scratch}});
       if (plan.reordered)
-        plan.reorder.execute(stream, {{DNNL_ARG_FROM, bind(plan.kernel, to)},
-                                      {DNNL_ARG_TO, bind(plan.plain, sums[i].data())}});
+        plan.reorder.execute(stream, {{DNNL_ARG_FROM, Bind(plan.kernel, to)},
+                                      {DNNL_ARG_TO, Bind(plan.plain, sums[i].data())}});
     }
     stream.wait();
   });
@@ -409,12 +405,7 @@ struct Pool {
   memory::desc pictures, maps, scratch;
 };
 
-const Pool& Get(const Windows& s) {
-  static std::mutex mutex;
-  static std::map<Windows, Pool> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto found = known.find(s);
-  if (found != known.end()) return found->second;
+Pool MakePool(const Windows& s) {
   const auto f32 = memory::data_type::f32;
   memory::desc src({s.n, s.c, s.h, s.w}, f32, Tag::nhwc);
   memory::desc dst({s.n, s.c, s.rows, s.columns}, f32, Tag::nhwc);
@@ -427,8 +418,7 @@ const Pool& Get(const Windows& s) {
       memory::dims{0, 0},  // no dilation
 #endif
       low, high);
-  Pool pool{dnnl::pooling_forward(described), src, dst, described.scratchpad_desc()};
-  return known.emplace(s, std::move(pool)).first->second;
+  return {dnnl::pooling_forward(described), src, dst, described.scratchpad_desc()};
 }
 
 void RunPool(ffi::ThreadPool& threads, const Windows& s, const float* x, float* out) {
@@ -438,15 +428,12 @@ void RunPool(ffi::ThreadPool& threads, const Windows& s, const float* x, float* 
   Parallel(threads, blocks, [&](int64_t i) {
     Windows one = s;
     one.n = std::min(each, s.n - i * each);
-    const Pool& pool = Get(one);
-    auto bind = [](const memory::desc& d, const float* p) {
-      return memory(d, Engine(), const_cast<float*>(p));
-    };
+    const Pool& pool = Known(one, MakePool);
     dnnl::stream stream(Engine());
     pool.primitive.execute(
-        stream, {{DNNL_ARG_SRC, bind(pool.pictures, x + i * each * s.h * s.w * s.c)},
-                 {DNNL_ARG_DST, bind(pool.maps, out + i * each * s.rows * s.columns * s.c)},
-                 {DNNL_ARG_SCRATCHPAD, bind(pool.scratch, Scratch(pool.scratch.get_size(), 2))}});
+        stream, {{DNNL_ARG_SRC, Bind(pool.pictures, x + i * each * s.h * s.w * s.c)},
+                 {DNNL_ARG_DST, Bind(pool.maps, out + i * each * s.rows * s.columns * s.c)},
+                 {DNNL_ARG_SCRATCHPAD, Bind(pool.scratch, Scratch(pool.scratch.get_size(), 2))}});
     stream.wait();
   });
 }
