@@ -5,9 +5,10 @@ folder, against the oneDNN of the Python environment (the extra `native`; conda:
 the system's (Debian and Ubuntu: `apt install libdnnl-dev`, whose oneDNN 2 takes up to 1.4 times as
 long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each float32
 convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
-results differ in the last bits. 3x3 convolutions of 64 maps and more take Winograd's form
-(winograd.h), whose products are oneDNN's: mostly 0.5 to 0.9 of the time of its convolution, which
-is at the processor's limit there (Zen 4; benchmarks/cpu_step.py times whole nets).
+results differ in the last bits. 3x3 convolutions of stride 1, of 16, 32, 48 and so on maps in and
+out, take Winograd's form (winograd.h) where a batch has 32 of its tiles: mostly 0.5 to 0.9 of the
+time of oneDNN's convolution, which is at the processor's limit there (Zen 4; of 16 maps 0.8 to 1,
+since those wait for memory; benchmarks/cpu_step.py times whole nets).
 """
 
 import ctypes

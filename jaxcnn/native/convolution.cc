@@ -1,5 +1,5 @@
 // Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel; those
-// that gain by it in Winograd's form, by oneDNN's products of matrices. And max pooling, forward.
+// that gain by it in Winograd's form. And max pooling, forward.
 //
 // Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
 // pool has threads, whoever else is computing: the kernel's gradient is a sum over blocks, and so a
@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <compare>
 #include <condition_variable>
@@ -208,122 +209,83 @@ float* Scratch(size_t bytes, int slot) {  // kept by each thread
   return kept[slot].data();
 }
 
-// Whether Winograd's form is faster: with fewer channels its transforms cost what it saves (of 32,
-// the forward pass took 0.85 to 1.2 of the direct one's time, the gradients 1.0 to 1.5).
+// Whether Winograd's form is faster. Of few tiles, its kernel costs more than it saves.
 bool ByWinograd(const Shape& s) {
-  return s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 && s.groups == 1 &&
-         std::min(s.c, s.o) >= 64 && std::min(s.rows, s.columns) >= 2;
+  const int64_t tiles = s.n * ((s.rows + 1) / 2) * ((s.columns + 1) / 2);
+  return winograd::Supported() && s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 &&
+         s.groups == 1 && s.c % winograd::kPanel == 0 && s.o % winograd::kPanel == 0 &&
+         std::min(s.rows, s.columns) >= 2 && tiles >= 32;
 }
 
-// Sixteen products at once, or one: a [m, k] times b [k, n] -> [m, n], each its stride behind the
-// one before. a and b may lie transposed; a product may be added to what is there.
-struct Product {
-  int64_t times, m, k, n, strides[3];
-  bool a_transposed, b_transposed, added;
-  auto operator<=>(const Product&) const = default;
-};
-
-struct Matmul {
-  dnnl::primitive primitive;
-  memory::desc a, b, to, scratch;
-};
-
-Matmul MakeMatmul(const Product& s) {
-  auto desc = [&](int64_t rows, int64_t columns, int64_t stride, bool transposed) {
-    memory::dims size{s.times, rows, columns};
-    memory::dims strides{stride, transposed ? 1 : columns, transposed ? rows : 1};
-    return memory::desc(size, memory::data_type::f32, strides);
-  };
-  auto a = desc(s.m, s.k, s.strides[0], s.a_transposed);
-  auto b = desc(s.k, s.n, s.strides[1], s.b_transposed);
-  auto to = desc(s.m, s.n, s.strides[2], false);
-  auto described =
-      Describe<dnnl::matmul>(Attributes(s.added ? kAdd : kForward), std::tuple<>(), a, b, to);
-  return {dnnl::matmul(described), a, b, to, described.scratchpad_desc()};
-}
-
-void Multiply(const Product& s, const float* a, const float* b, float* to) {
-  const Matmul& known = Known(s, MakeMatmul);
-  dnnl::stream stream(Engine());
-  known.primitive.execute(
-      stream, {{DNNL_ARG_SRC, Bind(known.a, a)},
-               {DNNL_ARG_WEIGHTS, Bind(known.b, b)},
-               {DNNL_ARG_DST, Bind(known.to, to)},
-               {DNNL_ARG_SCRATCHPAD, Bind(known.scratch, Scratch(known.scratch.get_size(), 2))}});
-  stream.wait();
-}
-
-int64_t Part(int64_t size) { return size + 48; }  // parts a power of two apart share a cache's sets
-
-// As `Run`, of a shape that is `ByWinograd`.
+// As `Run`, of a shape that is `ByWinograd`. The work is split into blocks of tiles, whichever
+// pictures they are of, and into slices of maps, where there are many.
 void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
                  const float* g, float* out, const float* beside) {
-  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t weights = s.c * s.o, slice = (weights + threads - 1) / threads;
-  auto sliced = [&](auto f) {  // f(first, count), over the weights of one of the kernel's places
-    Parallel(pool, (weights + slice - 1) / slice, [&](int64_t i) {
-      f(i * slice, std::min(slice, weights - i * slice));
+  using winograd::kPanel;
+  const bool turned = kind == kInput;  // the gradient of the pictures is a convolution of the maps'
+  const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o, weights = c * o;
+  const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
+  const int64_t down = (rows + 1) / 2, across = (columns + 1) / 2, tiles = s.n * down * across;
+  const winograd::Tiles maps{rows, columns, 0, 0, down, across};
+  winograd::Tiles pictures{s.h, s.w, s.top, s.left, down, across};
+  if (turned) pictures = {s.rows, s.columns, 2 - s.top, 2 - s.left, down, across};
+
+  auto divided = [](int64_t n, int64_t by) { return (n + by - 1) / by; };
+  // Another thread is not worth its waking for some 100,000 cycles of work.
+  auto worth = [&](int64_t work, int64_t most) { return std::clamp<int64_t>(work >> 17, 1, most); };
+  const int64_t threads = worth(tiles * weights, std::max<int64_t>(1, pool.num_threads()));
+  int64_t slices = std::max<int64_t>(1, std::min(threads, o / 128));
+  while (threads % slices) --slices;
+  const int64_t width = divided(o / kPanel, slices) * kPanel;
+  const int64_t each = divided(divided(tiles, threads / slices), 8) * 8;
+  const int64_t blocks = divided(tiles, each);
+  // Tiles at a time: more, where a part of the kernel is larger than a core's own cache.
+  const int64_t step = weights > 1 << 17 ? 256 : 64;
+  auto worked = [&](auto f) {  // f(block, first tile, how many, first map, how many)
+    Parallel(pool, blocks * slices, [&](int64_t i) {
+      const int64_t block = i / slices, end = std::min(tiles, (block + 1) * each);
+      const int64_t map = i % slices * width, many = std::min(width, o - map);
+      for (int64_t at = block * each; at < end; at += step)
+        f(block, at, std::min(step, end - at), map, many);
     });
   };
-  auto tiles = [](int64_t n, int64_t h, int64_t w, int64_t top, int64_t left, int64_t rows,
-                  int64_t columns) {
-    return winograd::Tiles{n, h, w, top, left, (rows + 1) / 2, (columns + 1) / 2};
-  };
-  float* parts = Scratch(16 * weights * sizeof(float), 0);
-  if (kind != kKernel) {
-    // The gradient of the pictures is a convolution of the maps'.
-    const bool turned = kind == kInput;
-    const int64_t h = turned ? s.rows : s.h, across = turned ? s.columns : s.w;
-    const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
-    const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o;
-    const int64_t top = turned ? 2 - s.top : s.top, left = turned ? 2 - s.left : s.left;
-    const float* from = turned ? g : x;
-    sliced([&](int64_t first, int64_t count) {
-      winograd::Kernel(w, weights, first, count, turned, parts);
+  auto rowed = [&](auto f) {  // f(first, count), over the kernel's input maps
+    const int64_t panels = s.c / kPanel, some = divided(panels, worth(16 * weights, panels));
+    Parallel(pool, divided(panels, some), [&](int64_t i) {
+      f(i * some * kPanel, std::min(some, panels - i * some) * kPanel);
     });
-    const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
-    const int64_t a_picture = ((rows + 1) / 2) * ((columns + 1) / 2);
-    const int64_t step = std::min(each, (64 + a_picture - 1) / a_picture);
-    Parallel(pool, blocks, [&](int64_t block) {
-      const int64_t end = std::min(s.n, (block + 1) * each);
-      for (int64_t at = block * each; at < end; at += step) {
-        const auto in = tiles(std::min(step, end - at), h, across, top, left, rows, columns);
-        const auto to = tiles(in.n, rows, columns, 0, 0, rows, columns);
-        const int64_t v_part = Part(in.count() * c), m_part = Part(in.count() * o);
-        float* v = Scratch(16 * v_part * sizeof(float), 1);
-        float* m = Scratch(16 * m_part * sizeof(float), 3);
-        winograd::Pictures(in, from + at * h * across * c, c, v, v_part);
-        Multiply({16, in.count(), c, o, {v_part, weights, m_part}, false, turned, false}, v, parts,
-                 m);
-        const int64_t maps = at * rows * columns * o;
-        winograd::Maps(to, m, m_part, o, Biased(kind) ? g : nullptr,
-                       Added(kind) ? beside + maps : nullptr, Rectified(kind), out + maps);
-      }
+  };
+  // Scratch memory of 16 parts; those a power of two apart would share a cache's sets.
+  auto scratch = [](int64_t part, int slot) { return Scratch(16 * part * sizeof(float), slot); };
+  const int64_t v_part = step * c + 16, m_part = step * width + 16;
+
+  if (kind == kKernel) {
+    float* sums = scratch(blocks * weights, 0);
+    worked([&](int64_t block, int64_t first, int64_t count, int64_t map, int64_t many) {
+      float *v = scratch(v_part, 1), *u = scratch(m_part, 3);
+      winograd::Pictures(pictures, first, count, x, c, v, v_part);
+      winograd::Gradients(maps, first, count, g + map, o, many, u, m_part);
+      for (int i = 0; i < 16; ++i)
+        winograd::Product(c, count, many, {v + i * v_part, 1, c}, u + i * m_part,
+                          sums + (16 * block + i) * weights + map, o, first > block * each);
+    });
+    rowed([&](int64_t first, int64_t count) {
+      winograd::KernelGradient(sums, blocks, weights, first * o, count * o, out);
     });
     return;
   }
-  // Some pictures at a time, by all threads: first their parts, then each thread some products.
-  const int64_t a_picture = ((s.rows + 1) / 2) * ((s.columns + 1) / 2);
-  const int64_t step = std::min(s.n, (512 + a_picture - 1) / a_picture);
-  for (int64_t at = 0; at < s.n; at += step) {
-    const int64_t n = std::min(step, s.n - at), count = n * a_picture;
-    const int64_t v_part = Part(count * s.c), u_part = Part(count * s.o);
-    float* v = Scratch(16 * v_part * sizeof(float), 1);
-    float* u = Scratch(16 * u_part * sizeof(float), 3);
-    Parallel(pool, n, [&](int64_t i) {
-      const int64_t p = at + i;
-      winograd::Pictures(tiles(1, s.h, s.w, s.top, s.left, s.rows, s.columns),
-                         x + p * s.h * s.w * s.c, s.c, v + i * a_picture * s.c, v_part);
-      winograd::Gradients(tiles(1, s.rows, s.columns, 0, 0, s.rows, s.columns),
-                          g + p * s.rows * s.columns * s.o, s.o, u + i * a_picture * s.o, u_part);
-    });
-    Parallel(pool, 16, [&](int64_t i) {
-      Multiply({1, s.c, count, s.o, {v_part, u_part, weights}, true, false, at > 0},
-               v + i * v_part, u + i * u_part, parts + i * weights);
-    });
-  }
-  sliced([&](int64_t first, int64_t count) {
-    winograd::KernelGradient(parts, weights, first, count, out);
+  float* u = scratch(weights, 0);
+  rowed([&](int64_t first, int64_t count) {
+    winograd::Kernel(w, s.c, s.o, first, count, turned, u);
+  });
+  worked([&](int64_t, int64_t first, int64_t count, int64_t map, int64_t many) {
+    float *v = scratch(v_part, 1), *m = scratch(m_part, 3);
+    winograd::Pictures(pictures, first, count, turned ? g : x, c, v, v_part);
+    for (int i = 0; i < 16; ++i)
+      winograd::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
+                        m + i * m_part, many, false);
+    winograd::Maps(maps, first, count, m, m_part, o, many, Biased(kind) ? g + map : nullptr,
+                   Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
   });
 }
 

@@ -6,168 +6,303 @@
 //     dw = G^T [(A dy A^T) * (B^T x B)] G
 //
 // of each tile, 2x2 of y. dx is a convolution again, of dy with w turned and transposed.
-// A tensor of sixteen parts has part 4 i + j at that multiple of its `stride`.
+// A tensor of sixteen parts has part 4 i + j at that multiple of its `stride`. The numbers of maps
+// are multiples of 16; what is multiplied from the right lies in panels of so many columns.
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-#define WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
+#ifdef __x86_64__
+#define FMA __attribute__((target("fma")))
+#define AVX512 __attribute__((target("avx512f")))
 #else
-#define WIDEST
+#define FMA
+#define AVX512
 #endif
+#define INLINE inline __attribute__((always_inline))
 
 namespace winograd {
 
-struct Tiles {  // `n` pictures of h x w, seen from `top` rows above and `left` columns before
-  int64_t n, h, w, top, left, down, across;  // down x across tiles a picture
-  int64_t count() const { return n * down * across; }
+inline bool Supported() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("fma") || __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
+struct Avx {
+  typedef float Lane __attribute__((vector_size(32), aligned(4), may_alias));
+  static constexpr int kRows = 4;  // of a product at once: as many sums as hide how late they are
+};
+struct Avx512 {
+  typedef float Lane __attribute__((vector_size(64), aligned(4), may_alias));
+  static constexpr int kRows = 8;
+};
+using Eight = Avx::Lane;
+
+constexpr int64_t kPanel = 16;
+
+INLINE Eight& At(const float* p) { return *(Eight*)p; }
+
+// What the tiles below will need: of 16 maps a picture does not stay in the caches.
+INLINE void Fetch(const float* p) { __builtin_prefetch(p); }
+
+struct Tiles {  // of pictures of h x w, seen from `top` rows above and `left` columns before
+  int64_t h, w, top, left, down, across;  // down x across tiles a picture
 };
 
 struct Place {  // of a tile: its picture, its first row and column
   int64_t p, row, column;
 };
 
-inline Place At(const Tiles& t, int64_t tile) {
+INLINE Place Where(const Tiles& t, int64_t tile) {
   const int64_t i = tile / t.across;
   return {i / t.down, 2 * (i % t.down) - t.top, 2 * (tile % t.across) - t.left};
 }
 
-// The pixel at row, column of picture p, of x [n, h, w, c]; outside of it: `outside` [c].
-template <class T>
-T* Pixel(const Tiles& t, T* x, int64_t c, int64_t p, int64_t row, int64_t column, T* outside) {
-  bool in = 0 <= row && row < t.h && 0 <= column && column < t.w;
-  return in ? x + ((p * t.h + row) * t.w + column) * c : outside;
+struct Patch {
+  const float* at;
+  int64_t row;  // so far apart they are
+};
+
+// The size x size pixels of a tile, `many` maps of x [n, h, w, c]: where they lie or, with zeros
+// for what is outside, in `copy`.
+
+INLINE Patch Pixels(const Tiles& t, int64_t tile, int size, const float* x, int64_t c,
+                    int64_t many, float* copy) {
+  const auto [p, row, column] = Where(t, tile);
+  auto from = [&](int64_t i, int64_t j) { return x + ((p * t.h + i) * t.w + j) * c; };
+  if (row >= 0 && column >= 0 && row + size <= t.h && column + size <= t.w)
+    return {from(row, column), t.w * c};
+  for (int64_t i = 0; i < size; ++i)
+    for (int64_t j = 0; j < size; ++j) {
+      const int64_t a = row + i, b = column + j;
+      float* to = copy + (i * size + j) * c;
+      if (0 <= a && a < t.h && 0 <= b && b < t.w)
+        std::memcpy(to, from(a, b), many * sizeof(float));
+      else
+        std::memset(to, 0, many * sizeof(float));
+    }
+  return {copy, size * c};
 }
 
-// B^T x B: x [n, h, w, c] -> v [16][tiles, c].
-WIDEST void Pictures(const Tiles& t, const float* x, int64_t c, float* v, int64_t stride) {
-  const std::vector<float> zeros(c);
-  for (int64_t tile = 0; tile < t.count(); ++tile) {
-    const auto [p, row, column] = At(t, tile);
-    const float* from[16];
-    for (int i = 0; i < 16; ++i)
-      from[i] = Pixel(t, x, c, p, row + i / 4, column + i % 4, zeros.data());
-    float* to = v + tile * c;
-#pragma omp simd
-    for (int64_t k = 0; k < c; ++k) {
-      float r[16];
+// B^T x B: of x [n, h, w, c] the tiles from `first` on -> v [16][count, c].
+FMA inline void Pictures(const Tiles& t, int64_t first, int64_t count, const float* x, int64_t c,
+                         float* v, int64_t stride) {
+  std::vector<float> copy(16 * c);
+  for (int64_t tile = 0; tile < count; ++tile) {
+    const auto [from, row] = Pixels(t, first + tile, 4, x, c, c, copy.data());
+    for (int64_t k = 0; k < c; k += 8) {
+      Eight r[16];
+#pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        float a = from[j][k], b = from[4 + j][k], d = from[8 + j][k], e = from[12 + j][k];
+        const float* f = from + j * c + k;
+        if (k % kPanel == 0 && j < 2) Fetch(f + 4 * row), Fetch(f + 5 * row);
+        Eight a = At(f), b = At(f + row), d = At(f + 2 * row), e = At(f + 3 * row);
         r[j] = a - d, r[4 + j] = b + d, r[8 + j] = d - b, r[12 + j] = b - e;
       }
+      float* to = v + tile * c + k;
+#pragma GCC unroll 4
       for (int i = 0; i < 16; i += 4) {
-        float a = r[i], b = r[i + 1], d = r[i + 2], e = r[i + 3];
-        to[i * stride + k] = a - d, to[(i + 1) * stride + k] = b + d;
-        to[(i + 2) * stride + k] = d - b, to[(i + 3) * stride + k] = b - e;
+        Eight a = r[i], b = r[i + 1], d = r[i + 2], e = r[i + 3];
+        At(to + i * stride) = a - d, At(to + (i + 1) * stride) = b + d;
+        At(to + (i + 2) * stride) = d - b, At(to + (i + 3) * stride) = b - e;
       }
     }
   }
 }
 
-// A dy A^T: g [n, h, w, o] -> u [16][tiles, o].
-WIDEST void Gradients(const Tiles& t, const float* g, int64_t o, float* u, int64_t stride) {
-  const std::vector<float> zeros(o);
-  for (int64_t tile = 0; tile < t.count(); ++tile) {
-    const auto [p, row, column] = At(t, tile);
-    const float* from[4];
-    for (int i = 0; i < 4; ++i)
-      from[i] = Pixel(t, g, o, p, row + i / 2, column + i % 2, zeros.data());
-    float* to = u + tile * o;
-#pragma omp simd
-    for (int64_t k = 0; k < o; ++k) {
-      float r[8];
+// A dy A^T: of `many` maps of g [n, h, w, o] the tiles from `first` on
+// -> u [16][many / 16][count, 16].
+FMA inline void Gradients(const Tiles& t, int64_t first, int64_t count, const float* g, int64_t o,
+                          int64_t many, float* u, int64_t stride) {
+  std::vector<float> copy(4 * o);
+  for (int64_t tile = 0; tile < count; ++tile) {
+    const auto [from, row] = Pixels(t, first + tile, 2, g, o, many, copy.data());
+    for (int64_t k = 0; k < many; k += 8) {
+      Eight r[8];
+#pragma GCC unroll 2
       for (int j = 0; j < 2; ++j) {
-        float a = from[j][k], b = from[2 + j][k];
+        const float* f = from + j * o + k;
+        Eight a = At(f), b = At(f + row);
+        if (k % kPanel == 0) Fetch(f + 2 * row), Fetch(f + 3 * row);
         r[j] = a, r[2 + j] = a + b, r[4 + j] = a - b, r[6 + j] = -b;
       }
+      float* to = u + (k / kPanel * count + tile) * kPanel + k % kPanel;
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        float a = r[2 * i], b = r[2 * i + 1];
-        to[4 * i * stride + k] = a, to[(4 * i + 1) * stride + k] = a + b;
-        to[(4 * i + 2) * stride + k] = a - b, to[(4 * i + 3) * stride + k] = -b;
+        Eight a = r[2 * i], b = r[2 * i + 1];
+        At(to + 4 * i * stride) = a, At(to + (4 * i + 1) * stride) = a + b;
+        At(to + (4 * i + 2) * stride) = a - b, At(to + (4 * i + 3) * stride) = -b;
       }
     }
   }
 }
 
-// A^T m A: m [16][tiles, o] -> y [n, h, w, o], with a bias [o] or null, maps beside it that are
-// added (y itself, if they lie there) or null, and ReLU or not.
-WIDEST void Maps(const Tiles& t, const float* m, int64_t stride, int64_t o, const float* bias,
-                 const float* beside, bool relu, float* y) {
-  const std::vector<float> zeros(o);
-  std::vector<float> nowhere(o);
+// A^T m A: m [16][count, many] -> the tiles from `first` on, of so many maps of y [n, h, w, o];
+// with a bias [many] or null, maps beside it that are added (y itself, if they lie there) or null,
+// and ReLU or not.
+FMA inline void Maps(const Tiles& t, int64_t first, int64_t count, const float* m, int64_t stride,
+                     int64_t o, int64_t many, const float* bias, const float* beside, bool relu,
+                     float* y) {
+  const std::vector<float> zeros(many);
+  std::vector<float> nowhere(many);
   const float* more = bias ? bias : zeros.data();
-  const float least = relu ? 0.0f : -__builtin_inff();
-  for (int64_t tile = 0; tile < t.count(); ++tile) {
-    const auto [p, row, column] = At(t, tile);
+  const Eight least = Eight{} + (relu ? 0.0f : -__builtin_inff());
+  for (int64_t tile = 0; tile < count; ++tile) {
+    const auto [p, row, column] = Where(t, first + tile);
     float* to[4];
     const float* add[4];
     for (int i = 0; i < 4; ++i) {
-      to[i] = Pixel(t, y, o, p, row + i / 2, column + i % 2, nowhere.data());
-      add[i] = beside ? Pixel(t, beside, o, p, row + i / 2, column + i % 2, zeros.data())
-                      : zeros.data();
+      const int64_t a = row + i / 2, b = column + i % 2, at = ((p * t.h + a) * t.w + b) * o;
+      const bool in = a < t.h && b < t.w;
+      to[i] = in ? y + at : nowhere.data();
+      add[i] = in && beside ? beside + at : zeros.data();
     }
-    const float* from = m + tile * o;
-#pragma omp simd
-    for (int64_t k = 0; k < o; ++k) {
-      float r[8];
+    for (int64_t k = 0; k < many; k += 8) {
+      const float* from = m + tile * many + k;
+      Eight r[8];
+#pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        float a = from[j * stride + k], b = from[(4 + j) * stride + k];
-        float d = from[(8 + j) * stride + k], e = from[(12 + j) * stride + k];
+        Eight a = At(from + j * stride), b = At(from + (4 + j) * stride);
+        Eight d = At(from + (8 + j) * stride), e = At(from + (12 + j) * stride);
         r[j] = a + b + d, r[4 + j] = b - d - e;
       }
-      float s[4] = {r[0] + r[1] + r[2], r[1] - r[2] - r[3], r[4] + r[5] + r[6],
-                    r[5] - r[6] - r[7]};
+      const Eight sums[4] = {r[0] + r[1] + r[2], r[1] - r[2] - r[3], r[4] + r[5] + r[6],
+                             r[5] - r[6] - r[7]};
+#pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        float sum = s[i] + more[k] + add[i][k];
-        to[i][k] = sum < least ? least : sum;  // NaN stays
+        if (k % kPanel == 0) Fetch(to[i] + k + 2 * t.w * o);
+        const Eight sum = sums[i] + At(more + k) + At(add[i] + k);
+        At(to[i] + k) = sum < least ? least : sum;  // NaN stays
       }
     }
   }
 }
 
-// G w G^T: from `first` on `count` of the weights of each of w [9][c, o] -> u [16][c, o]; of the
-// turned kernel, if `turned`: that exchanges the first of four with the last.
-WIDEST void Kernel(const float* w, int64_t size, int64_t first, int64_t count, bool turned,
-                   float* u) {
-  float* to[16];
-  for (int i = 0; i < 16; ++i) {
-    auto at = [turned](int k) { return turned && k % 3 == 0 ? 3 - k : k; };
-    to[i] = u + (4 * at(i / 4) + at(i % 4)) * size;
-  }
-#pragma omp simd
-  for (int64_t k = first; k < first + count; ++k) {
-    float r[12];
-    for (int j = 0; j < 3; ++j) {
-      float a = w[j * size + k], b = w[(3 + j) * size + k], d = w[(6 + j) * size + k];
-      r[j] = a, r[3 + j] = (a + d + b) / 2, r[6 + j] = (a + d - b) / 2, r[9 + j] = d;
-    }
-    for (int i = 0; i < 4; ++i) {
-      float a = r[3 * i], b = r[3 * i + 1], d = r[3 * i + 2];
-      to[4 * i][k] = a, to[4 * i + 1][k] = (a + d + b) / 2;
-      to[4 * i + 2][k] = (a + d - b) / 2, to[4 * i + 3][k] = d;
-    }
-  }
+// G w G^T: of w [9][c, o] its rows from `first` on -> u [16][o / 16][c, 16]. If `turned`, of the
+// kernel that is turned, which exchanges the first of four with the last, and transposed:
+// -> u [16][c / 16][o, 16].
+FMA inline void Kernel(const float* w, int64_t c, int64_t o, int64_t first, int64_t rows,
+                       bool turned, float* u) {
+  const int64_t size = c * o;
+  auto at = [turned](int i) { return turned && i % 3 == 0 ? 3 - i : i; };
+  for (int64_t panel = 0; panel < o; panel += kPanel)  // what is written lies close together
+    for (int64_t row = first; row < first + rows; ++row)
+      for (int64_t k = panel; k < panel + kPanel; k += 8) {
+        Eight r[12];
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          const float* from = w + j * size + row * o + k;
+          Eight a = At(from), b = At(from + 3 * size), d = At(from + 6 * size);
+          r[j] = a, r[3 + j] = (a + d + b) / 2, r[6 + j] = (a + d - b) / 2, r[9 + j] = d;
+        }
+        for (int i = 0; i < 4; ++i) {
+          const Eight a = r[3 * i], b = r[3 * i + 1], d = r[3 * i + 2];
+          const Eight parts[4] = {a, (a + d + b) / 2, (a + d - b) / 2, d};
+          for (int j = 0; j < 4; ++j) {
+            float* to = u + (4 * at(i) + at(j)) * size;
+            if (turned)
+              for (int n = 0; n < 8; ++n)
+                to[(row / kPanel * o + k + n) * kPanel + row % kPanel] = parts[j][n];
+            else
+              At(to + (panel / kPanel * c + row) * kPanel + k % kPanel) = parts[j];
+          }
+        }
+      }
 }
 
-// G^T m G: from `first` on `count` of each of m [16][c, o] -> w [9][c, o].
-WIDEST void KernelGradient(const float* m, int64_t size, int64_t first, int64_t count, float* w) {
-#pragma omp simd
-  for (int64_t k = first; k < first + count; ++k) {
-    float r[12];
+// G^T m G: from `first` on `count` of each of the sum of m [blocks][16][c, o] -> w [9][c, o].
+FMA inline void KernelGradient(const float* m, int64_t blocks, int64_t size, int64_t first,
+                               int64_t count, float* w) {
+  for (int64_t k = first; k < first + count; k += 8) {
+    Eight sums[16];
+    for (int i = 0; i < 16; ++i) {
+      sums[i] = At(m + i * size + k);
+      for (int64_t b = 1; b < blocks; ++b) sums[i] += At(m + (16 * b + i) * size + k);
+    }
+    Eight r[12];
     for (int j = 0; j < 4; ++j) {
-      float a = m[j * size + k], b = m[(4 + j) * size + k];
-      float d = m[(8 + j) * size + k], e = m[(12 + j) * size + k];
+      Eight a = sums[j], b = sums[4 + j], d = sums[8 + j], e = sums[12 + j];
       r[j] = a + (b + d) / 2, r[4 + j] = (b - d) / 2, r[8 + j] = (b + d) / 2 + e;
     }
     for (int i = 0; i < 3; ++i) {
-      float a = r[4 * i], b = r[4 * i + 1], d = r[4 * i + 2], e = r[4 * i + 3];
-      w[3 * i * size + k] = a + (b + d) / 2, w[(3 * i + 1) * size + k] = (b - d) / 2;
-      w[(3 * i + 2) * size + k] = (b + d) / 2 + e;
+      Eight a = r[4 * i], b = r[4 * i + 1], d = r[4 * i + 2], e = r[4 * i + 3];
+      At(w + 3 * i * size + k) = a + (b + d) / 2;
+      At(w + (3 * i + 1) * size + k) = (b - d) / 2;
+      At(w + (3 * i + 2) * size + k) = (b + d) / 2 + e;
     }
   }
+}
+
+struct Matrix {  // its rows and columns, so far apart
+  const float* at;
+  int64_t row, column;
+};
+
+// kRows rows of a [., k], times a panel b [k, 16] -> or added to `to`, whose rows are so far apart.
+template <class Isa, int kRows>
+INLINE void Block(int64_t k, Matrix a, const float* b, float* to, int64_t apart, bool added) {
+  using Lane = typename Isa::Lane;
+  constexpr int kSize = sizeof(Lane) / sizeof(float), kLanes = kPanel / kSize;
+  Lane sums[kRows][kLanes];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int l = 0; l < kLanes; ++l)
+      sums[r][l] = added ? *(Lane*)(to + r * apart + l * kSize) : Lane{};
+  for (int64_t i = 0; i < k; ++i) {
+    Lane right[kLanes];
+#pragma GCC unroll 2
+    for (int l = 0; l < kLanes; ++l) right[l] = *(const Lane*)(b + i * kPanel + l * kSize);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+      for (int l = 0; l < kLanes; ++l) sums[r][l] += a.at[r * a.row + i * a.column] * right[l];
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (int l = 0; l < kLanes; ++l) *(Lane*)(to + r * apart + l * kSize) = sums[r][l];
+}
+
+template <class Isa>
+INLINE void Blocks(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
+                   int64_t apart, bool added) {
+  for (int64_t j = 0; j < n; j += kPanel) {
+    auto from = [&](int64_t row) { return Matrix{a.at + row * a.row, a.row, a.column}; };
+    int64_t row = 0;
+    for (; row + Isa::kRows <= rows; row += Isa::kRows)
+      Block<Isa, Isa::kRows>(k, from(row), b + j * k, to + row * apart + j, apart, added);
+    for (; row < rows; ++row)
+      Block<Isa, 1>(k, from(row), b + j * k, to + row * apart + j, apart, added);
+  }
+}
+
+FMA inline void ByFma(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
+                      int64_t apart, bool added) {
+  Blocks<Avx>(rows, k, n, a, b, to, apart, added);
+}
+
+AVX512 inline void ByAvx512(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b,
+                            float* to, int64_t apart, bool added) {
+  Blocks<Avx512>(rows, k, n, a, b, to, apart, added);
+}
+
+// a [rows, k] times b, panels of [k, n] -> to [rows, n], its rows so far apart, or added to it.
+inline void Product(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
+                    int64_t apart, bool added) {
+#ifdef __x86_64__
+  static const auto by = __builtin_cpu_supports("avx512f") ? ByAvx512 : ByFma;
+#else
+  constexpr auto by = ByFma;
+#endif
+  by(rows, k, n, a, b, to, apart, added);
 }
 
 }  // namespace winograd
