@@ -99,6 +99,9 @@ def by_winograd(draw: st.DrawFn) -> Any:
 # Slices of maps, of two sizes; and a kernel of which one part is larger than a core's own cache.
 @example(((13, 5, 5, 288), (3, 3, 288, 272), {"padding": "SAME"}))
 @example(((30, 6, 5, 368), (3, 3, 368, 368), {"padding": "SAME"}))
+# Few maps, of whose gradient a kernel's row is more than a panel of 16, or less; and padded.
+@example(((5, 14, 13, 6), (5, 5, 6, 16), {"padding": "VALID"}))
+@example(((3, 9, 70, 3), (3, 2, 3, 20), {"padding": ((0, 3), (2, 1))}))
 # oneDNN of AVX-512 wants the kernel of one picture, the last of the threads', in another order.
 @example(((57, 7, 7, 40), (5, 5, 40, 64), {"padding": "SAME"}))
 @pytest.mark.slow

@@ -29,7 +29,10 @@ import numpy as np
 
 from jaxcnn.config import InputError
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("convolution.cc", "winograd.h"))
+SOURCES = tuple(
+    Path(__file__).with_name(name)
+    for name in ("convolution.cc", "narrow.h", "product.h", "winograd.h")
+)
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
 ADDED = ("jaxcnn_conv_add", "jaxcnn_conv_add_relu")

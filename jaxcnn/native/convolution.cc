@@ -22,12 +22,15 @@
 #include <vector>
 
 #include "dnnl.hpp"
+#include "narrow.h"
+#include "product.h"
 #include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace {
 
 namespace ffi = xla::ffi;
+using products::kPanel;
 using dnnl::memory;
 using Tag = memory::format_tag;
 
@@ -212,8 +215,8 @@ float* Scratch(size_t bytes, int slot) {  // kept by each thread
 // Whether Winograd's form is faster. Of few tiles, its kernel costs more than it saves.
 bool ByWinograd(const Shape& s) {
   const int64_t tiles = s.n * ((s.rows + 1) / 2) * ((s.columns + 1) / 2);
-  return winograd::Supported() && s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 &&
-         s.groups == 1 && s.c % winograd::kPanel == 0 && s.o % winograd::kPanel == 0 &&
+  return products::Supported() && s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 &&
+         s.groups == 1 && s.c % kPanel == 0 && s.o % kPanel == 0 &&
          std::min(s.rows, s.columns) >= 2 && tiles >= 32;
 }
 
@@ -221,7 +224,6 @@ bool ByWinograd(const Shape& s) {
 // pictures they are of, and into slices of maps, where there are many.
 void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
                  const float* g, float* out, const float* beside) {
-  using winograd::kPanel;
   const bool turned = kind == kInput;  // the gradient of the pictures is a convolution of the maps'
   const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o, weights = c * o;
   const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
@@ -266,7 +268,7 @@ void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* 
       winograd::Pictures(pictures, first, count, x, c, v, v_part);
       winograd::Gradients(maps, first, count, g + map, o, many, u, m_part);
       for (int i = 0; i < 16; ++i)
-        winograd::Product(c, count, many, {v + i * v_part, 1, c}, u + i * m_part,
+        products::Product(c, count, many, {v + i * v_part, 1, c}, u + i * m_part,
                           sums + (16 * block + i) * weights + map, o, first > block * each);
     });
     rowed([&](int64_t first, int64_t count) {
@@ -282,10 +284,43 @@ void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* 
     float *v = scratch(v_part, 1), *m = scratch(m_part, 3);
     winograd::Pictures(pictures, first, count, turned ? g : x, c, v, v_part);
     for (int i = 0; i < 16; ++i)
-      winograd::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
+      products::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
                         m + i * m_part, many, false);
     winograd::Maps(maps, first, count, m, m_part, o, many, Biased(kind) ? g + map : nullptr,
                    Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
+  });
+}
+
+// Whether the gradient of pictures is faster by products, which of 8 maps it no longer is.
+bool Narrow(const Shape& s) {
+  return products::Supported() && s.down == 1 && s.right == 1 && s.groups == 1 && s.c <= 6 &&
+         s.kw > 1;
+}
+
+void RunNarrow(ffi::ThreadPool& pool, const Shape& s, const float* w, const float* g, float* out) {
+  const int64_t across = s.kw * s.c, wide = (across + kPanel - 1) / kPanel * kPanel;
+  const int64_t n = s.kh * wide, step = std::max<int64_t>(1, 64 / s.columns);  // rows at a time
+  // Of dx with its padding, and at the end what a product is wider than the kernel.
+  const int64_t high = s.rows - 1 + s.kh, line = (s.columns - 1) * s.c + wide;
+  float* u = Scratch(n * s.o * sizeof(float), 0);
+  narrow::Kernel(w, s.kh, across, s.o, wide, u);
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  const int64_t each = (s.n + threads - 1) / threads;
+  Parallel(pool, (s.n + each - 1) / each, [&](int64_t block) {
+    float* m = Scratch(step * s.columns * n * sizeof(float), 1);
+    float* dx = Scratch(high * line * sizeof(float), 3);
+    for (int64_t p = block * each; p < std::min(s.n, (block + 1) * each); ++p) {
+      std::fill_n(dx, high * line, 0.0f);
+      for (int64_t row = 0; row < s.rows; row += step) {
+        const int64_t rows = std::min(step, s.rows - row), pixels = rows * s.columns;
+        const float* from = g + (p * s.rows + row) * s.columns * s.o;
+        products::Product(pixels, s.o, n, {from, s.o, 1}, u, m, n, false);
+        narrow::Add(m, rows, s.columns, s.kh, wide, s.c, line, dx + row * line);
+      }
+      for (int64_t row = 0; row < s.h; ++row)
+        std::memcpy(out + (p * s.h + row) * s.w * s.c, dx + (row + s.top) * line + s.left * s.c,
+                    s.w * s.c * sizeof(float));
+    }
   });
 }
 
@@ -294,6 +329,7 @@ void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* 
 void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
          const float* g, float* out, const float* beside = nullptr) {
   if (ByWinograd(s)) return RunWinograd(pool, kind, s, x, w, g, out, beside);
+  if (kind == kInput && Narrow(s)) return RunNarrow(pool, s, w, g, out);
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
   const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
   const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.o;
