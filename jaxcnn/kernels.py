@@ -66,12 +66,13 @@ def conv(
     """
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
+    x, pads = _within_reach(x, w, pads)
     larger = w.shape[0] > x.shape[1] or w.shape[1] > x.shape[2]
     if _fast("gpu") and groups == 1 and _narrow(w, stride) and not larger:
         return _conv(x, w, stride, pads)
     if not _fast("cpu"):
         return _lax_conv(x, w, stride, pads, groups=groups)
-    if native.version() and not larger and x.dtype == w.dtype == jnp.float32:
+    if native.version() and x.dtype == w.dtype == jnp.float32:
         return native.conv(x, w, stride, pads, groups)
     if groups > 2:
         return _lax_conv(x, w, stride, pads, groups=groups)
@@ -110,6 +111,21 @@ def avg_pool(
 
 
 # Convolution ---------------------------------------------------------------------------------
+
+
+def _within_reach(
+    x: jax.Array, w: jax.Array, pads: tuple[Pair, Pair]
+) -> tuple[jax.Array, tuple[Pair, Pair]]:
+    """x with the padding that no window shares with a pixel, and what is left of `pads`. The
+    gradient would crop there, and XLA's convolution on a CPU reads other memory where it is to crop
+    one end of an axis and to pad the other.
+    """
+    sizes = zip(pads, w.shape[:2], strict=True)
+    reach = [(min(low, k - 1), min(high, k - 1)) for (low, high), k in sizes]
+    rest = [(a - c, b - d) for (a, b), (c, d) in zip(pads, reach, strict=True)]
+    if any(map(any, rest)):
+        x = jnp.pad(x, ((0, 0), *rest, (0, 0)))
+    return x, (reach[0], reach[1])
 
 
 def _lax_conv(

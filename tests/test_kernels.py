@@ -42,6 +42,8 @@ def assert_equal(f: Callable[..., Any], reference: Callable[..., Any], *args: np
 
 def lax_conv(x, w, *, stride=(1, 1), padding="SAME", groups=1):
     numbers = ("NHWC", "HWIO", "NHWC")
+    if not isinstance(padding, str):  # see kernels._within_reach
+        x, padding = jnp.pad(x, ((0, 0), *padding, (0, 0))), "VALID"
     return lax.conv_general_dilated(
         x, w, stride, padding, dimension_numbers=numbers, feature_group_count=groups
     )
@@ -87,6 +89,21 @@ def test_convolution_is_that_of_lax(case: tuple[Any, Any, dict[str, Any]], backe
             whole(0, *x),
             whole(1, *w),
         )
+
+
+def test_padding_beyond_the_kernel_reads_no_other_memory() -> None:
+    """XLA's gradient of it would, of what was freed before."""
+    x, w, g = whole(0, 2, 5, 5, 8), whole(1, 3, 1, 8, 3), whole(2, 2, 7, 5, 3)
+
+    def gradient(conv: Any, *given: Any) -> Any:
+        x, w, g = given
+        return jax.vjp(lambda x: conv(x, w, padding=((3, 1), (0, 0))), x)[1](g)[0]
+
+    ours, expected = jax.jit(partial(gradient, kernels.conv)), gradient(lax_conv, x, w, g)
+    for _ in range(5):
+        freed = [jax.device_put(np.full(3000, 1e23, np.float32)) for _ in range(20)]
+        del freed
+        np.testing.assert_array_equal(ours(x, w, g), expected)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_kernels import convolutions, fuzz, lax_conv
+from test_kernels import convolutions, fuzz, larger_than_the_map, lax_conv
 
 from jaxcnn import kernels, models, native
 from jaxcnn.config import InputError
@@ -93,7 +93,7 @@ def by_winograd(draw: st.DrawFn) -> Any:
 
 
 @settings(fuzz, max_examples=90)
-@given(st.one_of(convolutions(), of_many_maps(), by_winograd()))
+@given(st.one_of(convolutions(), larger_than_the_map(), of_many_maps(), by_winograd()))
 @example(((16, 4, 4, 24), (3, 3, 24, 24), {"padding": "SAME"}))
 @example(((40, 11, 9, 64), (3, 3, 64, 80), {"padding": ((0, 2), (1, 1))}))
 # Slices of maps, of two sizes; and a kernel of which one part is larger than a core's own cache.
