@@ -8,7 +8,8 @@ convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json
 results differ in the last bits. 3x3 convolutions of stride 1, of 16, 32, 48 and so on maps in and
 out, take Winograd's form (winograd.h) where a batch has 32 of its tiles: mostly 0.5 to 0.9 of the
 time of oneDNN's convolution, which is at the processor's limit there (Zen 4; of 16 maps 0.8 to 1,
-since those wait for memory; benchmarks/cpu_step.py times whole nets).
+since those wait for memory). The gradient of pictures of up to 6 maps is made of products
+(narrow.h): LeNet-5's second in 0.5 of the time. benchmarks/cpu_step.py times whole nets.
 """
 
 import ctypes
