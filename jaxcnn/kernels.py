@@ -117,8 +117,8 @@ def _within_reach(
     x: jax.Array, w: jax.Array, pads: tuple[Pair, Pair]
 ) -> tuple[jax.Array, tuple[Pair, Pair]]:
     """x with the padding that no window shares with a pixel, and what is left of `pads`. The
-    gradient would crop there, and XLA's convolution on a CPU reads other memory where it is to crop
-    one end of an axis and to pad the other.
+    gradient would crop there, and XLA's convolution on a CPU reads beside the picture where it is
+    to crop the start of an axis and to pad its end.
     """
     sizes = zip(pads, w.shape[:2], strict=True)
     reach = [(min(low, k - 1), min(high, k - 1)) for (low, high), k in sizes]

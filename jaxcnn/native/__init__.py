@@ -32,7 +32,7 @@ from jaxcnn.config import InputError
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("convolution.cc", "narrow.h", "product.h", "winograd.h")
+    for name in ("convolution.cc", "narrow.h", "product.h", "winograd.h", "work.h")
 )
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")

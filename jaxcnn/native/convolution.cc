@@ -8,13 +8,9 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <atomic>
 #include <compare>
-#include <condition_variable>
 #include <cstring>
-#include <functional>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
@@ -23,28 +19,15 @@
 
 #include "dnnl.hpp"
 #include "narrow.h"
-#include "product.h"
 #include "winograd.h"
+#include "work.h"
 #include "xla/ffi/api/ffi.h"
 
+namespace native {
 namespace {
 
-namespace ffi = xla::ffi;
-using products::kPanel;
 using dnnl::memory;
 using Tag = memory::format_tag;
-
-enum Kind { kForward, kBias, kBiasRelu, kAdd, kAddRelu, kInput, kKernel };
-
-constexpr bool Biased(Kind kind) { return kBias <= kind && kind <= kAddRelu; }
-constexpr bool Added(Kind kind) { return kind == kAdd || kind == kAddRelu; }
-constexpr bool Rectified(Kind kind) { return kind == kBiasRelu || kind == kAddRelu; }
-
-struct Shape {  // of one block
-  int64_t n, h, w, c, rows, columns, o, kh, kw;
-  int64_t down, right, top, bottom, left, behind, groups;
-  auto operator<=>(const Shape&) const = default;
-};
 
 struct Plan {
   dnnl::primitive primitive;
@@ -173,163 +156,12 @@ Plan MakePlan(const std::pair<Kind, Shape>& key) {
   return plan;
 }
 
-// f(0) .. f(n - 1) by the caller and by whatever threads of the pool are free; the caller waits
-// only for what another thread has begun, so a full pool cannot hold it up for ever.
-void Parallel(ffi::ThreadPool& pool, int64_t n, std::function<void(int64_t)> f) {
-  struct Shared {
-    std::function<void(int64_t)> f;
-    std::atomic<int64_t> next{0}, done{0};
-    std::string error;
-    std::mutex mutex;
-    std::condition_variable over;
-  };
-  auto shared = std::make_shared<Shared>();
-  shared->f = std::move(f);
-  auto work = [shared, n] {
-    omp_set_num_threads(1);  // of this thread: the pool's threads are the only ones
-    for (int64_t i; (i = shared->next++) < n;) {
-      std::string error;
-      try {
-        shared->f(i);
-      } catch (const std::exception& e) {
-        error = e.what();
-      }
-      std::lock_guard<std::mutex> lock(shared->mutex);
-      if (!error.empty()) shared->error = error;
-      if (++shared->done == n) shared->over.notify_all();
-    }
-  };
-  for (int64_t i = 1; i < n; ++i) pool.Schedule([work] { work(); });
-  work();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->over.wait(lock, [&] { return shared->done == n; });
-  if (!shared->error.empty()) throw std::runtime_error(shared->error);
-}
-
-float* Scratch(size_t bytes, int slot) {  // kept by each thread
-  thread_local std::vector<float> kept[4];
-  if (kept[slot].size() * sizeof(float) < bytes) kept[slot].resize(bytes / sizeof(float) + 1);
-  return kept[slot].data();
-}
-
-// Whether Winograd's form is faster. Of few tiles, its kernel costs more than it saves.
-bool ByWinograd(const Shape& s) {
-  const int64_t tiles = s.n * ((s.rows + 1) / 2) * ((s.columns + 1) / 2);
-  return products::Supported() && s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 &&
-         s.groups == 1 && s.c % kPanel == 0 && s.o % kPanel == 0 &&
-         std::min(s.rows, s.columns) >= 2 && tiles >= 32;
-}
-
-// As `Run`, of a shape that is `ByWinograd`. The work is split into blocks of tiles, whichever
-// pictures they are of, and into slices of maps, where there are many.
-void RunWinograd(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
-                 const float* g, float* out, const float* beside) {
-  const bool turned = kind == kInput;  // the gradient of the pictures is a convolution of the maps'
-  const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o, weights = c * o;
-  const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
-  const int64_t down = (rows + 1) / 2, across = (columns + 1) / 2, tiles = s.n * down * across;
-  const winograd::Tiles maps{rows, columns, 0, 0, down, across};
-  winograd::Tiles pictures{s.h, s.w, s.top, s.left, down, across};
-  if (turned) pictures = {s.rows, s.columns, 2 - s.top, 2 - s.left, down, across};
-
-  auto divided = [](int64_t n, int64_t by) { return (n + by - 1) / by; };
-  // Another thread is not worth its waking for some 100,000 cycles of work.
-  auto worth = [&](int64_t work, int64_t most) { return std::clamp<int64_t>(work >> 17, 1, most); };
-  const int64_t threads = worth(tiles * weights, std::max<int64_t>(1, pool.num_threads()));
-  int64_t slices = std::max<int64_t>(1, std::min(threads, o / 128));
-  while (threads % slices) --slices;
-  const int64_t width = divided(o / kPanel, slices) * kPanel;
-  const int64_t each = divided(divided(tiles, threads / slices), 8) * 8;
-  const int64_t blocks = divided(tiles, each);
-  // Tiles at a time: more, where a part of the kernel is larger than a core's own cache.
-  const int64_t step = weights > 1 << 17 ? 256 : 64;
-  auto worked = [&](auto f) {  // f(block, first tile, how many, first map, how many)
-    Parallel(pool, blocks * slices, [&](int64_t i) {
-      const int64_t block = i / slices, end = std::min(tiles, (block + 1) * each);
-      const int64_t map = i % slices * width, many = std::min(width, o - map);
-      for (int64_t at = block * each; at < end; at += step)
-        f(block, at, std::min(step, end - at), map, many);
-    });
-  };
-  auto rowed = [&](auto f) {  // f(first, count), over the kernel's input maps
-    const int64_t panels = s.c / kPanel, some = divided(panels, worth(16 * weights, panels));
-    Parallel(pool, divided(panels, some), [&](int64_t i) {
-      f(i * some * kPanel, std::min(some, panels - i * some) * kPanel);
-    });
-  };
-  // Scratch memory of 16 parts; those a power of two apart would share a cache's sets.
-  auto scratch = [](int64_t part, int slot) { return Scratch(16 * part * sizeof(float), slot); };
-  const int64_t v_part = step * c + 16, m_part = step * width + 16;
-
-  if (kind == kKernel) {
-    float* sums = scratch(blocks * weights, 0);
-    worked([&](int64_t block, int64_t first, int64_t count, int64_t map, int64_t many) {
-      float *v = scratch(v_part, 1), *u = scratch(m_part, 3);
-      winograd::Pictures(pictures, first, count, x, c, v, v_part);
-      winograd::Gradients(maps, first, count, g + map, o, many, u, m_part);
-      for (int i = 0; i < 16; ++i)
-        products::Product(c, count, many, {v + i * v_part, 1, c}, u + i * m_part,
-                          sums + (16 * block + i) * weights + map, o, first > block * each);
-    });
-    rowed([&](int64_t first, int64_t count) {
-      winograd::KernelGradient(sums, blocks, weights, first * o, count * o, out);
-    });
-    return;
-  }
-  float* u = scratch(weights, 0);
-  rowed([&](int64_t first, int64_t count) {
-    winograd::Kernel(w, s.c, s.o, first, count, turned, u);
-  });
-  worked([&](int64_t, int64_t first, int64_t count, int64_t map, int64_t many) {
-    float *v = scratch(v_part, 1), *m = scratch(m_part, 3);
-    winograd::Pictures(pictures, first, count, turned ? g : x, c, v, v_part);
-    for (int i = 0; i < 16; ++i)
-      products::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
-                        m + i * m_part, many, false);
-    winograd::Maps(maps, first, count, m, m_part, o, many, Biased(kind) ? g + map : nullptr,
-                   Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
-  });
-}
-
-// Whether the gradient of pictures is faster by products, which of 8 maps it no longer is.
-bool Narrow(const Shape& s) {
-  return products::Supported() && s.down == 1 && s.right == 1 && s.groups == 1 && s.c <= 6 &&
-         s.kw > 1;
-}
-
-void RunNarrow(ffi::ThreadPool& pool, const Shape& s, const float* w, const float* g, float* out) {
-  const int64_t across = s.kw * s.c, wide = (across + kPanel - 1) / kPanel * kPanel;
-  const int64_t n = s.kh * wide, step = std::max<int64_t>(1, 64 / s.columns);  // rows at a time
-  // Of dx with its padding, and at the end what a product is wider than the kernel.
-  const int64_t high = s.rows - 1 + s.kh, line = (s.columns - 1) * s.c + wide;
-  float* u = Scratch(n * s.o * sizeof(float), 0);
-  narrow::Kernel(w, s.kh, across, s.o, wide, u);
-  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t each = (s.n + threads - 1) / threads;
-  Parallel(pool, (s.n + each - 1) / each, [&](int64_t block) {
-    float* m = Scratch(step * s.columns * n * sizeof(float), 1);
-    float* dx = Scratch(high * line * sizeof(float), 3);
-    for (int64_t p = block * each; p < std::min(s.n, (block + 1) * each); ++p) {
-      std::fill_n(dx, high * line, 0.0f);
-      for (int64_t row = 0; row < s.rows; row += step) {
-        const int64_t rows = std::min(step, s.rows - row), pixels = rows * s.columns;
-        const float* from = g + (p * s.rows + row) * s.columns * s.o;
-        products::Product(pixels, s.o, n, {from, s.o, 1}, u, m, n, false);
-        narrow::Add(m, rows, s.columns, s.kh, wide, s.c, line, dx + row * line);
-      }
-      for (int64_t row = 0; row < s.h; ++row)
-        std::memcpy(out + (p * s.h + row) * s.w * s.c, dx + (row + s.top) * line + s.left * s.c,
-                    s.w * s.c * sizeof(float));
-    }
-  });
-}
-
 // x, w, g are pictures, kernel and the maps' gradient; the one that `kind` makes is not read. Of a
 // biased kind, g is the bias; `beside` are the maps that are added, in the place of `out` or not.
 void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
          const float* g, float* out, const float* beside = nullptr) {
-  if (ByWinograd(s)) return RunWinograd(pool, kind, s, x, w, g, out, beside);
-  if (kind == kInput && Narrow(s)) return RunNarrow(pool, s, w, g, out);
+  if (winograd::Fits(s)) return winograd::Run(pool, kind, s, x, w, g, out, beside);
+  if (kind == kInput && narrow::Fits(s)) return narrow::Run(pool, s, w, g, out);
   const int64_t threads = std::max<int64_t>(1, pool.num_threads());
   const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
   const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.o;
@@ -528,3 +360,5 @@ extern "C" const char* jaxcnn_onednn() {
   }();
   return version.c_str();
 }
+
+}  // namespace native

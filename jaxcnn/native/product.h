@@ -14,7 +14,7 @@
 #endif
 #define INLINE inline __attribute__((always_inline))
 
-namespace products {
+namespace native::products {
 
 inline bool Supported() {  // with less than this they are slower than oneDNN's convolutions
 #ifdef __x86_64__
@@ -103,4 +103,4 @@ inline void Product(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b
   by(rows, k, n, a, b, to, apart, added);
 }
 
-}  // namespace products
+}  // namespace native::products

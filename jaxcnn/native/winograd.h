@@ -11,13 +11,15 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "product.h"
+#include "work.h"
 
-namespace winograd {
+namespace native::winograd {
 
 using products::At;
 using products::Eight;
@@ -214,4 +216,83 @@ FMA inline void KernelGradient(const float* m, int64_t blocks, int64_t size, int
   }
 }
 
-}  // namespace winograd
+// Whether Winograd's form is faster. Of few tiles, its kernel costs more than it saves.
+inline bool Fits(const Shape& s) {
+  const int64_t tiles = s.n * ((s.rows + 1) / 2) * ((s.columns + 1) / 2);
+  return products::Supported() && s.kh == 3 && s.kw == 3 && s.down == 1 && s.right == 1 &&
+         s.groups == 1 && s.c % kPanel == 0 && s.o % kPanel == 0 &&
+         std::min(s.rows, s.columns) >= 2 && tiles >= 32;
+}
+
+// As convolution.cc's `Run`, of a shape that `Fits`. The work is split into blocks of tiles,
+// whichever pictures they are of, and into slices of maps, where there are many.
+inline void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
+                 const float* g, float* out, const float* beside) {
+  const bool turned = kind == kInput;  // the gradient of the pictures is a convolution of the maps'
+  const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o, weights = c * o;
+  const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
+  const int64_t down = (rows + 1) / 2, across = (columns + 1) / 2, tiles = s.n * down * across;
+  const Tiles maps{rows, columns, 0, 0, down, across};
+  Tiles pictures{s.h, s.w, s.top, s.left, down, across};
+  if (turned) pictures = {s.rows, s.columns, 2 - s.top, 2 - s.left, down, across};
+
+  auto divided = [](int64_t n, int64_t by) { return (n + by - 1) / by; };
+  // Another thread is not worth its waking for some 100,000 cycles of work.
+  auto worth = [&](int64_t work, int64_t most) { return std::clamp<int64_t>(work >> 17, 1, most); };
+  const int64_t threads = worth(tiles * weights, std::max<int64_t>(1, pool.num_threads()));
+  int64_t slices = std::max<int64_t>(1, std::min(threads, o / 128));
+  while (threads % slices) --slices;
+  const int64_t width = divided(o / kPanel, slices) * kPanel;
+  const int64_t each = divided(divided(tiles, threads / slices), 8) * 8;
+  const int64_t blocks = divided(tiles, each);
+  // Tiles at a time: more, where a part of the kernel is larger than a core's own cache.
+  const int64_t step = weights > 1 << 17 ? 256 : 64;
+  auto worked = [&](auto f) {  // f(block, first tile, how many, first map, how many)
+    Parallel(pool, blocks * slices, [&](int64_t i) {
+      const int64_t block = i / slices, end = std::min(tiles, (block + 1) * each);
+      const int64_t map = i % slices * width, many = std::min(width, o - map);
+      for (int64_t at = block * each; at < end; at += step)
+        f(block, at, std::min(step, end - at), map, many);
+    });
+  };
+  auto rowed = [&](auto f) {  // f(first, count), over the kernel's input maps
+    const int64_t panels = s.c / kPanel, some = divided(panels, worth(16 * weights, panels));
+    Parallel(pool, divided(panels, some), [&](int64_t i) {
+      f(i * some * kPanel, std::min(some, panels - i * some) * kPanel);
+    });
+  };
+  // Scratch memory of 16 parts; those a power of two apart would share a cache's sets.
+  auto scratch = [](int64_t part, int slot) { return Scratch(16 * part * sizeof(float), slot); };
+  const int64_t v_part = step * c + 16, m_part = step * width + 16;
+
+  if (kind == kKernel) {
+    float* sums = scratch(blocks * weights, 0);
+    worked([&](int64_t block, int64_t first, int64_t count, int64_t map, int64_t many) {
+      float *v = scratch(v_part, 1), *u = scratch(m_part, 3);
+      Pictures(pictures, first, count, x, c, v, v_part);
+      Gradients(maps, first, count, g + map, o, many, u, m_part);
+      for (int i = 0; i < 16; ++i)
+        products::Product(c, count, many, {v + i * v_part, 1, c}, u + i * m_part,
+                          sums + (16 * block + i) * weights + map, o, first > block * each);
+    });
+    rowed([&](int64_t first, int64_t count) {
+      KernelGradient(sums, blocks, weights, first * o, count * o, out);
+    });
+    return;
+  }
+  float* u = scratch(weights, 0);
+  rowed([&](int64_t first, int64_t count) {
+    Kernel(w, s.c, s.o, first, count, turned, u);
+  });
+  worked([&](int64_t, int64_t first, int64_t count, int64_t map, int64_t many) {
+    float *v = scratch(v_part, 1), *m = scratch(m_part, 3);
+    Pictures(pictures, first, count, turned ? g : x, c, v, v_part);
+    for (int i = 0; i < 16; ++i)
+      products::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
+                        m + i * m_part, many, false);
+    Maps(maps, first, count, m, m_part, o, many, Biased(kind) ? g + map : nullptr,
+                   Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
+  });
+}
+
+}  // namespace native::winograd
