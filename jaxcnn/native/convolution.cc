@@ -1,9 +1,9 @@
-// Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel; those
-// that gain by it in Winograd's form. And max pooling, forward.
+// Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel.
+// Where they are faster, in Winograd's form or by products. And max pooling, forward.
 //
 // Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
-// pool has threads, whoever else is computing: the kernel's gradient is a sum over blocks, and so a
-// run's numbers depend on the machine but never on the company that the run has.
+// pool has threads, or fewer for little work, whoever else is computing: the kernel's gradient is a
+// sum over blocks, and so a run's numbers depend on the machine but never on its company.
 
 #include <omp.h>
 

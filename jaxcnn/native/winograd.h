@@ -227,7 +227,7 @@ inline bool Fits(const Shape& s) {
 // As convolution.cc's `Run`, of a shape that `Fits`. The work is split into blocks of tiles,
 // whichever pictures they are of, and into slices of maps, where there are many.
 inline void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const float* w,
-                 const float* g, float* out, const float* beside) {
+                const float* g, float* out, const float* beside) {
   const bool turned = kind == kInput;  // the gradient of the pictures is a convolution of the maps'
   const int64_t c = turned ? s.o : s.c, o = turned ? s.c : s.o, weights = c * o;
   const int64_t rows = turned ? s.h : s.rows, columns = turned ? s.w : s.columns;
@@ -238,7 +238,7 @@ inline void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x
 
   auto divided = [](int64_t n, int64_t by) { return (n + by - 1) / by; };
   // Another thread is not worth its waking for some 100,000 cycles of work.
-  auto worth = [&](int64_t work, int64_t most) { return std::clamp<int64_t>(work >> 17, 1, most); };
+  auto worth = [](int64_t work, int64_t most) { return std::clamp<int64_t>(work >> 17, 1, most); };
   const int64_t threads = worth(tiles * weights, std::max<int64_t>(1, pool.num_threads()));
   int64_t slices = std::max<int64_t>(1, std::min(threads, o / 128));
   while (threads % slices) --slices;
@@ -281,9 +281,7 @@ inline void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x
     return;
   }
   float* u = scratch(weights, 0);
-  rowed([&](int64_t first, int64_t count) {
-    Kernel(w, s.c, s.o, first, count, turned, u);
-  });
+  rowed([&](int64_t first, int64_t count) { Kernel(w, s.c, s.o, first, count, turned, u); });
   worked([&](int64_t, int64_t first, int64_t count, int64_t map, int64_t many) {
     float *v = scratch(v_part, 1), *m = scratch(m_part, 3);
     Pictures(pictures, first, count, turned ? g : x, c, v, v_part);
@@ -291,7 +289,7 @@ inline void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x
       products::Product(count, c, many, {v + i * v_part, c, 1}, u + i * weights + map * c,
                         m + i * m_part, many, false);
     Maps(maps, first, count, m, m_part, o, many, Biased(kind) ? g + map : nullptr,
-                   Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
+         Added(kind) ? beside + map : nullptr, Rectified(kind), out + map);
   });
 }
 
