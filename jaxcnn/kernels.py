@@ -12,8 +12,8 @@ there. A TPU gets the plain `lax` operations.
   is one matrix product over several output columns at a time, and each gradient another.
 - Where a window is larger than the map under it, XLA's convolution is slow beyond measure; there it
   is one matrix product with the windows written out.
-- Where native/ was compiled, oneDNN convolves in place of all that, by Winograd's form where that
-  is faster.
+- Where native/ was compiled, oneDNN convolves in place of all that, or forms of its own where they
+  are faster, and max pooling is its own.
 - The gradient of max pooling is as that of `lax.reduce_window` and PyTorch: of equal largest
   values the first, row by row, takes all of it.
 """
@@ -55,25 +55,33 @@ def _fast(*backends: str) -> bool:
 def conv(
     x: jax.Array,
     w: jax.Array,
+    bias: jax.Array | None = None,
     *,
     stride: int | Pair = (1, 1),
     padding: Padding = "SAME",
     groups: int = 1,
 ) -> jax.Array:
-    """Cross-correlation. x [B, H, W, C], w [h, w, C / groups, O] -> [B, H', W', O].
+    """Cross-correlation. x [B, H, W, C], w [h, w, C / groups, O], bias [O] -> [B, H', W', O].
 
     padding: "SAME", "VALID" or ((low, high), (low, high)).
     """
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
     x, pads = _within_reach(x, w, pads)
+    if _fast("cpu") and native.version() and x.dtype == w.dtype == jnp.float32:
+        return native.conv(x, w, bias, stride, pads, groups)
+    y = _without_bias(x, w, stride, pads, groups)
+    return y if bias is None else y + bias[None, None, None]
+
+
+def _without_bias(
+    x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair], groups: int
+) -> jax.Array:
     larger = w.shape[0] > x.shape[1] or w.shape[1] > x.shape[2]
     if _fast("gpu") and groups == 1 and _narrow(w, stride) and not larger:
         return _conv(x, w, stride, pads)
     if not _fast("cpu"):
         return _lax_conv(x, w, stride, pads, groups=groups)
-    if native.version() and x.dtype == w.dtype == jnp.float32:
-        return native.conv(x, w, stride, pads, groups)
     if groups > 2:
         return _lax_conv(x, w, stride, pads, groups=groups)
     one = _patches_conv if larger else _conv
@@ -88,6 +96,8 @@ def max_pool(
 ) -> jax.Array:
     """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window."""
     window, stride, pads = _pooling(x, window, stride, padding)
+    if _fast("cpu") and native.version() and x.dtype == jnp.float32:
+        return native.max_pool(x, window, stride, pads)
     if not _fast("cpu", "gpu"):
         return lax.reduce_window(x, -jnp.inf, lax.max, *_windows(window, stride, pads))
     if _tiles(window, stride, pads) and _fast("cpu"):

@@ -103,17 +103,18 @@ class Conv(nn.Module):
             kernel = self.param("kernel", init, (k, k, c // self.groups, self.features))
         else:
             kernel = self._partial(init, self.maps, c)
-        y = kernels.conv(
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.constant(self.bias), (self.features,))
+            bias = bias.astype(self.dtype)
+        return kernels.conv(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
+            bias,
             stride=self.stride,
             padding=((self.padding, self.padding),) * 2,
             groups=self.groups,
         )
-        if not self.use_bias:
-            return y
-        bias = self.param("bias", nn.initializers.constant(self.bias), (self.features,))
-        return y + bias.astype(self.dtype)[None, None, None]
 
     def _partial(self, init: Initializer, maps: tuple[tuple[int, ...], ...], c: int) -> jax.Array:
         """The connected kernels alone are drawn and trained; the rest of [k, k, C, features] is

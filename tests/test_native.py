@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_kernels import convolutions, fuzz, larger_than_the_map, lax_conv
+from jax import lax
+from test_kernels import (
+    assert_equal,
+    convolutions,
+    fuzz,
+    larger_than_the_map,
+    lax_conv,
+    poolings,
+    whole,
+)
 
 from jaxcnn import kernels, models, native
 from jaxcnn.config import InputError
@@ -92,8 +102,22 @@ def by_winograd(draw: st.DrawFn) -> Any:
     return (n, h, w, few), (3, 3, few, many), {"padding": tuple(pads)}
 
 
-@settings(fuzz, max_examples=90)
-@given(st.one_of(convolutions(), larger_than_the_map(), of_many_maps(), by_winograd()))
+@st.composite
+def gray(draw: st.DrawFn) -> Any:
+    """Of one map to a few there is a form of its own: any side, whatever lies behind a row."""
+    n, h, w = (draw(st.integers(*ends)) for ends in ((1, 9), (1, 20), (1, 40)))
+    high, wide, o = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    pads = [draw(st.tuples(*(st.integers(0, k - 1),) * 2)) for k in (high, wide)]
+    pads = [
+        (a, b + max(0, k - n - a - b))
+        for n, k, (a, b) in zip((h, w), (high, wide), pads, strict=True)
+    ]
+    return (n, h, w, 1), (high, wide, 1, o), {"padding": tuple(pads)}
+
+
+@settings(fuzz, max_examples=100)
+@given(st.one_of(convolutions(), larger_than_the_map(), of_many_maps(), by_winograd(), gray()))
+@example(((7, 28, 28, 1), (5, 5, 1, 6), {"padding": ((2, 2), (2, 2))}))
 @example(((16, 4, 4, 24), (3, 3, 24, 24), {"padding": "SAME"}))
 @example(((40, 11, 9, 64), (3, 3, 64, 80), {"padding": ((0, 2), (1, 1))}))
 # Slices of maps, of two sizes; and a kernel of which one part is larger than a core's own cache.
@@ -109,13 +133,17 @@ def test_values_and_gradients_are_those_of_lax(library: Path, case: Any) -> None
     """Whichever thread computes: the primitives are made by one and executed by all."""
     x, w, options = case
     random = np.random.default_rng(0)
-    x, w = (random.normal(size=shape).astype(np.float32) for shape in (x, w))
+    x, w, bias = (random.normal(size=shape).astype(np.float32) for shape in (x, w, w[3:]))
+
+    def biased(x: jax.Array, w: jax.Array, bias: jax.Array) -> jax.Array:
+        return lax_conv(x, w, **options) + bias[None, None, None]
 
     def one(conv: Any) -> tuple[jax.Array, ...]:
-        y, gradients = jax.vjp(lambda x, w: conv(x, w, **options), x, w)
-        return (y, *gradients(jnp.cos(jnp.arange(float(y.size))).reshape(y.shape)))
+        y, gradients = jax.vjp(conv, x, w, bias)
+        return (y, *gradients(1 + jnp.cos(jnp.arange(float(y.size))).reshape(y.shape)))
 
-    for ours, theirs in zip(jax.jit(lambda: one(kernels.conv))(), one(lax_conv), strict=True):
+    found = jax.jit(lambda: one(partial(kernels.conv, **options)))()
+    for ours, theirs in zip(found, one(biased), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5 * np.abs(theirs).max())
 
 
@@ -214,14 +242,16 @@ def test_what_follows_a_convolution_goes_into_it(library: Path, name: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("maps", [24, 64])  # of oneDNN and in Winograd's form
+@pytest.mark.parametrize("maps", [(24, 24), (64, 64), (1, 6)])  # of oneDNN, Winograd's, gray
 @pytest.mark.parametrize("relu", [False, True])
-def test_what_is_added_is_each_map_s_and_each_pixel_s(library: Path, maps: int, relu: bool) -> None:
-    shapes = {"x": (9, 7, 4, maps), "w": (3, 3, maps, maps), "bias": (maps,)}
-    shapes["beside"] = (9, 7, 4, maps)
+def test_what_is_added_is_each_map_s_and_each_pixel_s(
+    library: Path, maps: tuple[int, int], relu: bool
+) -> None:
+    shapes = {"x": (9, 7, 4, maps[0]), "w": (3, 3, *maps), "bias": maps[1:]}
+    shapes["beside"] = (9, 7, 4, maps[1])
     random = np.random.default_rng(0)
     given = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    where = ((9, 7, 4, maps), (1, 1), ((1, 1), (1, 1)), 1)
+    where = ((9, 7, 4, maps[1]), (1, 1), ((1, 1), (1, 1)), 1)
 
     expected = np.asarray(lax_conv(given["x"], given["w"]))
     for names in (("bias",), ("bias", "beside")):
@@ -234,30 +264,38 @@ def test_what_is_added_is_each_map_s_and_each_pixel_s(library: Path, maps: int, 
         np.testing.assert_allclose(found, sums, rtol=1e-4, atol=2e-5 * np.abs(sums).max())
 
 
-POOLS = [  # size, window, stride, padding; whether it is oneDNN's
-    ((9, 8), 3, 2, ((0, 0), (0, 0)), 1),
-    ((8, 7), 3, 2, ((1, 1), (0, 2)), 1),
-    ((7, 7), (2, 3), 1, ((1, 0), (1, 1)), 1),
-    ((8, 8), 2, 2, ((0, 0), (0, 0)), 0),  # tiles are a maximum over axes
-]
-
-
-@pytest.mark.parametrize(("size", "window", "stride", "pads", "count"), POOLS)
+@settings(fuzz, max_examples=60)
+@given(poolings(), st.integers(1, 7), st.integers(1, 20))
+@example(((0, 28, 28, 0), ((2, 2), None, "VALID")), 5, 6)  # S2 of LeNet-5
 @pytest.mark.slow
-def test_max_pooling_is_onednns(
-    library: Path, size: Any, window: Any, stride: Any, pads: Any, count: int
+def test_max_pooling_is_that_of_lax_at_ties_too(
+    library: Path, case: Any, pictures: int, maps: int
 ) -> None:
-    x = jax.random.normal(jax.random.key(0), (5, *size, 19))
-    x = x.at[:, :, :, 3].set(-1e30).at[:, 4, :, 4].set(jnp.inf)
+    (_, *size, _), (window, stride, padding) = case
+    pads = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
 
-    def pool(x: jax.Array) -> jax.Array:
-        return kernels.max_pool(x, window, stride, pads)
+    def reference(x: jax.Array) -> jax.Array:
+        sizes, strides = (1, *window, 1), (1, *(stride or window), 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, pads)
 
+    def ours(x: jax.Array) -> jax.Array:
+        return kernels.max_pool(x, window, stride, padding)
+
+    x = whole(0, pictures, *size, maps, top=1)
+    assert_equal(ours, reference, x)
+    assert f"target_name={native.MAX_POOL}\n" in str(jax.make_jaxpr(ours)(x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maps", [3, 8])
+def test_max_pooling_keeps_nan_and_infinities(library: Path, maps: int) -> None:
+    x = whole(0, 3, 6, 6, maps)
+    x[0, 0, 0, 0], x[1, 2:4, 2:4, 1], x[2, 5, 5, 2] = np.nan, -np.inf, np.inf
     with kernels.plain():
-        expected = pool(x)
-    found = jax.jit(fused(pool))(x)
-    np.testing.assert_array_equal(found, expected)
-    assert str(jax.make_jaxpr(fused(pool))(x)).count(f"target_name={native.MAX_POOL}\n") == count
+        expected = kernels.max_pool(jnp.asarray(x), 2)
+    y, gradient = jax.vjp(lambda x: kernels.max_pool(x, 2), x)
+    np.testing.assert_array_equal(y, expected)
+    assert np.isnan(y[0, 0, 0, 0]) and np.isfinite(gradient(jnp.ones_like(y))[0]).all()
 
 
 @pytest.mark.slow

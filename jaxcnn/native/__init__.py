@@ -1,15 +1,21 @@
-"""Convolutions by oneDNN on the CPU: optional, compiled on the spot, off unless they are there.
+"""Convolutions on the CPU by oneDNN, and forms of our own: optional, compiled on the spot, off
+unless they are there.
 
 `python launch.py native` compiles convolution.cc with the machine's C++ compiler into the cache
 folder, against the oneDNN of the Python environment (the extra `native`; conda: `onednn`), or else
 the system's (Debian and Ubuntu: `apt install libdnnl-dev`, whose oneDNN 2 takes up to 1.4 times as
-long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each float32
-convolution. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
-results differ in the last bits. 3x3 convolutions of stride 1, of 16, 32, 48 and so on maps in and
-out, take Winograd's form (winograd.h) where a batch has 32 of its tiles: mostly 0.5 to 0.9 of the
-time of oneDNN's convolution, which is at the processor's limit there (Zen 4; of 16 maps 0.8 to 1,
-since those wait for memory). The gradient of pictures of up to 6 maps is made of products
-(narrow.h): LeNet-5's second in 0.5 of the time. benchmarks/cpu_step.py times whole nets.
+long as 3). From then on `backend.set_up` loads it, and kernels.py hands it each convolution and max
+pooling of float32. JAXCNN_NATIVE=0 turns it off. Which one computed stands in run.json, since their
+results differ in the last bits. Its own forms, and how long they take on a Zen 4:
+
+| file | what | of the time of |
+|---|---|---|
+| winograd.h | 3x3 of stride 1, maps in and out by the 16, 32 tiles and more | oneDNN: 0.5 to 1 |
+| narrow.h | the gradient of pictures of up to 6 maps | oneDNN: 0.5 in LeNet-5 |
+| planes.h | gray pictures to up to 8 maps | oneDNN: 0.6 and 0.8 in LeNet-5; 3x3 to 8: 1 |
+| pooling.h | max pooling and its gradient | XLA: 0.2 to 1 |
+
+benchmarks/cpu_step.py times whole nets.
 """
 
 import ctypes
@@ -19,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -32,13 +39,23 @@ from jaxcnn.config import InputError
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("convolution.cc", "narrow.h", "product.h", "winograd.h", "work.h")
+    for name in (
+        "convolution.cc",
+        "narrow.h",
+        "planes.h",
+        "pooling.h",
+        "product.h",
+        "winograd.h",
+        "work.h",
+    )
 )
 FORWARD = "jaxcnn_conv"
 BIASED = ("jaxcnn_conv_bias", "jaxcnn_conv_bias_relu")
 ADDED = ("jaxcnn_conv_add", "jaxcnn_conv_add_relu")
-MAX_POOL = "jaxcnn_max_pool"
-TARGETS = (FORWARD, *BIASED, *ADDED, "jaxcnn_conv_input", "jaxcnn_conv_kernel", MAX_POOL)
+MAX_POOL, MAX_POOL_GRADIENT = "jaxcnn_max_pool", "jaxcnn_max_pool_gradient"
+BIAS_GRADIENT = "jaxcnn_conv_bias_gradient"
+TARGETS = (FORWARD, *BIASED, *ADDED, "jaxcnn_conv_input", "jaxcnn_conv_kernel", BIAS_GRADIENT)
+TARGETS += (MAX_POOL, MAX_POOL_GRADIENT)
 
 Pair = tuple[int, int]
 
@@ -105,16 +122,18 @@ def load(folder: Path) -> None:
     _version = library.jaxcnn_onednn().decode()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def conv(
-    x: jax.Array, w: jax.Array, stride: Pair, pads: tuple[Pair, Pair], groups: int
+    x: jax.Array,
+    w: jax.Array,
+    bias: jax.Array | None,
+    stride: Pair,
+    pads: tuple[Pair, Pair],
+    groups: int,
 ) -> jax.Array:
-    """x [B, H, W, C], w [h, w, C / groups, O] -> [B, H', W', O], all float32."""
-    rows, columns = (
-        (n + sum(pad) - k) // step + 1
-        for n, pad, k, step in zip(x.shape[1:3], pads, w.shape[:2], stride, strict=True)
-    )
-    return forward(x, w, (x.shape[0], rows, columns, w.shape[3]), stride, pads, groups)
+    """x [B, H, W, C], w [h, w, C / groups, O], bias [O] -> [B, H', W', O], all float32."""
+    shape = (x.shape[0], *_places(x, w.shape[:2], stride, pads), w.shape[3])
+    return forward(x, w, shape, stride, pads, groups, bias)
 
 
 def forward(
@@ -131,22 +150,12 @@ def forward(
     """`conv`, which has no gradient here, and behind it a bias [O] that is added, then maps of
     `shape` that are, then ReLU.
     """
+    where = {"stride": stride, "pads": pads, "groups": groups}
     if bias is None:
-        return _call(FORWARD, shape, (x, w), stride, pads, groups)
+        return _call(FORWARD, shape, (x, w), **where)
     if beside is None:
-        return _call(BIASED[relu], shape, (x, w, bias), stride, pads, groups)
-    return _call(ADDED[relu], shape, (x, w, bias, beside), stride, pads, groups)
-
-
-def max_pool(
-    x: jax.Array, shape: tuple[int, ...], window: Pair, stride: Pair, pads: tuple[Pair, Pair]
-) -> jax.Array:
-    """Largest value of each window, x [B, H, W, C] float32 -> `shape`; it has no gradient."""
-    attributes = {"window": window, "stride": stride, "pads": pads}
-    call = jax.ffi.ffi_call(
-        MAX_POOL, jax.ShapeDtypeStruct(shape, jnp.float32), vmap_method="sequential"
-    )
-    return call(x, **{k: np.array(v, np.int64).ravel() for k, v in attributes.items()})
+        return _call(BIASED[relu], shape, (x, w, bias), **where)
+    return _call(ADDED[relu], shape, (x, w, bias, beside), **where)
 
 
 def options(attributes: Any) -> dict[str, Any]:
@@ -157,33 +166,54 @@ def options(attributes: Any) -> dict[str, Any]:
     return {"stride": tuple(stride), "pads": pairs, "groups": int(found["groups"])}
 
 
-def _conv_forward(x, w, stride, pads, groups):
-    return conv(x, w, stride, pads, groups), (x, w)
+def _conv_forward(x, w, bias, stride, pads, groups):
+    return conv(x, w, bias, stride, pads, groups), (x, w, bias)
 
 
 def _conv_backward(stride, pads, groups, saved, g):
-    x, w = saved
-    dx = _call("jaxcnn_conv_input", x.shape, (g, w), stride, pads, groups)
-    return dx, _call("jaxcnn_conv_kernel", w.shape, (x, g), stride, pads, groups)
+    x, w, bias = saved
+    where = {"stride": stride, "pads": pads, "groups": groups}
+    dx = _call("jaxcnn_conv_input", x.shape, (g, w), **where)
+    dw = _call("jaxcnn_conv_kernel", w.shape, (x, g), **where)
+    return dx, dw, None if bias is None else _call(BIAS_GRADIENT, bias.shape, (g,))
 
 
 conv.defvjp(_conv_forward, _conv_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool(x: jax.Array, window: Pair, stride: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
+    """Largest value of each window, x [B, H, W, C] float32 -> [B, H', W', C]."""
+    shape = (x.shape[0], *_places(x, window, stride, pads), x.shape[3])
+    return _call(MAX_POOL, shape, (x,), window=window, stride=stride, pads=pads)
+
+
+def _max_pool_forward(x, window, stride, pads):
+    y = max_pool(x, window, stride, pads)
+    return y, (x, y)
+
+
+def _max_pool_backward(window, stride, pads, saved, g):
+    inputs, where = (*saved, g), {"window": window, "stride": stride, "pads": pads}
+    return (_call(MAX_POOL_GRADIENT, saved[0].shape, inputs, **where),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _places(
+    x: jax.Array, window: Sequence[int], stride: Pair, pads: tuple[Pair, Pair]
+) -> tuple[int, ...]:
+    """Over how many rows and columns a window slides."""
+    sizes = zip(x.shape[1:3], pads, window, stride, strict=True)
+    return tuple((n + sum(pad) - k) // step + 1 for n, pad, k, step in sizes)
+
+
 def _call(
-    target: str,
-    shape: tuple[int, ...],
-    inputs: tuple[jax.Array, ...],
-    stride: Pair,
-    pads: tuple[Pair, Pair],
-    groups: int,
+    target: str, shape: tuple[int, ...], inputs: tuple[jax.Array, ...], **attributes: Any
 ) -> jax.Array:
-    attributes: dict[str, Any] = {
-        "stride": np.array(stride, np.int64),
-        "pads": np.array(pads, np.int64).ravel(),
-        "groups": np.int64(groups),
-    }
+    numbers = {k: np.array(v, np.int64) for k, v in attributes.items()}
     out = jax.ShapeDtypeStruct(shape, jnp.float32)
     aliases = {3: 0} if target in ADDED else None  # the sum is written over the maps
     call = jax.ffi.ffi_call(target, out, vmap_method="sequential", input_output_aliases=aliases)
-    return call(*inputs, **attributes)
+    return call(*inputs, **{k: v.ravel() if v.ndim else v[()] for k, v in numbers.items()})

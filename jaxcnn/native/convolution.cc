@@ -1,5 +1,5 @@
 // Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel.
-// Where they are faster, in Winograd's form or by products. And max pooling, forward.
+// Where they are faster, by forms of our own. And max pooling.
 //
 // Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
 // pool has threads, or fewer for little work, whoever else is computing: the kernel's gradient is a
@@ -19,6 +19,8 @@
 
 #include "dnnl.hpp"
 #include "narrow.h"
+#include "planes.h"
+#include "pooling.h"
 #include "winograd.h"
 #include "work.h"
 #include "xla/ffi/api/ffi.h"
@@ -162,13 +164,13 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
          const float* g, float* out, const float* beside = nullptr) {
   if (winograd::Fits(s)) return winograd::Run(pool, kind, s, x, w, g, out, beside);
   if (kind == kInput && narrow::Fits(s)) return narrow::Run(pool, s, w, g, out);
-  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t each = (s.n + threads - 1) / threads, blocks = (s.n + each - 1) / each;
+  if (kind != kInput && planes::Fits(s)) return planes::Run(pool, kind, s, x, w, g, out, beside);
+  const Shares shares(pool, s.n);
   const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.o;
-  const size_t weights = s.kh * s.kw * (s.c / s.groups) * s.o;
-  auto block = [&](int64_t i) {
+  const int64_t weights = s.kh * s.kw * (s.c / s.groups) * s.o;
+  auto share = [&](int64_t i) {
     Shape one = s;
-    one.n = std::min(each, s.n - i * each);
+    one.n = shares.many(i);
     return one;
   };
   // w as a plan wants it, in this thread's scratch memory if that is otherwise than it lies.
@@ -182,19 +184,19 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     return static_cast<const float*>(to);
   };
   omp_set_num_threads(1);
-  const Plan& first = Known(std::pair{kind, block(0)}, MakePlan);
+  const Plan& first = Known(std::pair{kind, share(0)}, MakePlan);
   const float* shared = kind == kKernel ? nullptr : arranged(first, 0);
-  std::vector<std::vector<float>> sums(kind == kKernel ? blocks : 0);
-  Parallel(pool, blocks, [&](int64_t i) {
-    const Plan& plan = Known(std::pair{kind, block(i)}, MakePlan);
+  std::vector<float> sums(kind == kKernel ? shares.count * weights : 0);
+  Parallel(pool, shares.count, [&](int64_t i) {
+    const Plan& plan = Known(std::pair{kind, share(i)}, MakePlan);
     dnnl::stream stream(Engine());
-    const int64_t at = i * each;
+    const int64_t at = shares.from(i);
     auto scratch = Bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
     const float* kernel = shared;  // a last block of fewer pictures may want it otherwise
     if (kind != kKernel && plan.kernel != first.kernel) kernel = arranged(plan, 1);
     if (kind == kForward || Biased(kind)) {
       if (Added(kind) && beside != out)
-        std::memcpy(out + at * map, beside + at * map, block(i).n * map * sizeof(float));
+        std::memcpy(out + at * map, beside + at * map, share(i).n * map * sizeof(float));
       std::unordered_map<int, memory> args{{DNNL_ARG_SRC, Bind(plan.pictures, x + at * picture)},
                                            {DNNL_ARG_WEIGHTS, Bind(plan.kernel, kernel)},
                                            {DNNL_ARG_DST, Bind(plan.maps, out + at * map)},
@@ -207,65 +209,28 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
                                       {DNNL_ARG_DIFF_DST, Bind(plan.maps, g + at * map)},
                                       {DNNL_ARG_SCRATCHPAD, scratch}});
     } else {
-      sums[i].resize(weights);
-      float* to = plan.reordered ? Scratch(plan.kernel.get_size(), 1) : sums[i].data();
+      float* sum = sums.data() + i * weights;
+      float* to = plan.reordered ? Scratch(plan.kernel.get_size(), 1) : sum;
       plan.primitive.execute(stream, {{DNNL_ARG_SRC, Bind(plan.pictures, x + at * picture)},
                                       {DNNL_ARG_DIFF_WEIGHTS, Bind(plan.kernel, to)},
                                       {DNNL_ARG_DIFF_DST, Bind(plan.maps, g + at * map)},
                                       {DNNL_ARG_SCRATCHPAD, scratch}});
       if (plan.reordered)
         plan.reorder.execute(stream, {{DNNL_ARG_FROM, Bind(plan.kernel, to)},
-                                      {DNNL_ARG_TO, Bind(plan.plain, sums[i].data())}});
+                                      {DNNL_ARG_TO, Bind(plan.plain, sum)}});
     }
     stream.wait();
   });
-  if (kind != kKernel) return;
-  std::memcpy(out, sums[0].data(), weights * sizeof(float));
-  for (int64_t i = 1; i < blocks; ++i)
-    for (size_t j = 0; j < weights; ++j) out[j] += sums[i][j];
+  if (kind == kKernel) AddUp(sums, weights, out);
 }
 
-struct Windows {  // of one block
-  int64_t n, h, w, c, rows, columns, high, wide, down, right, top, bottom, left, behind;
-  auto operator<=>(const Windows&) const = default;
-};
-
-struct Pool {
-  dnnl::primitive primitive;
-  memory::desc pictures, maps, scratch;
-};
-
-Pool MakePool(const Windows& s) {
-  const auto f32 = memory::data_type::f32;
-  memory::desc src({s.n, s.c, s.h, s.w}, f32, Tag::nhwc);
-  memory::desc dst({s.n, s.c, s.rows, s.columns}, f32, Tag::nhwc);
-  memory::dims stride{s.down, s.right}, size{s.high, s.wide};
-  memory::dims low{s.top, s.left}, high{s.bottom, s.behind};
-  auto described = Describe<dnnl::pooling_forward>(
-      Attributes(kForward), std::tuple<>(), dnnl::prop_kind::forward_inference,
-      dnnl::algorithm::pooling_max, src, dst, stride, size,
-#if DNNL_VERSION_MAJOR >= 3
-      memory::dims{0, 0},  // no dilation
-#endif
-      low, high);
-  return {dnnl::pooling_forward(described), src, dst, described.scratchpad_desc()};
-}
-
-void RunPool(ffi::ThreadPool& threads, const Windows& s, const float* x, float* out) {
-  const int64_t count = std::max<int64_t>(1, threads.num_threads());
-  const int64_t each = (s.n + count - 1) / count, blocks = (s.n + each - 1) / each;
-  omp_set_num_threads(1);
-  Parallel(threads, blocks, [&](int64_t i) {
-    Windows one = s;
-    one.n = std::min(each, s.n - i * each);
-    const Pool& pool = Known(one, MakePool);
-    dnnl::stream stream(Engine());
-    pool.primitive.execute(
-        stream, {{DNNL_ARG_SRC, Bind(pool.pictures, x + i * each * s.h * s.w * s.c)},
-                 {DNNL_ARG_DST, Bind(pool.maps, out + i * each * s.rows * s.columns * s.c)},
-                 {DNNL_ARG_SCRATCHPAD, Bind(pool.scratch, Scratch(pool.scratch.get_size(), 2))}});
-    stream.wait();
-  });
+// The sum of g, of each map. A row's numbers are added to those of the row before, which is fast
+// however few maps there are.
+AVX2 void Sums(const float* g, int64_t rows, int64_t line, int64_t o, float* out) {
+  std::vector<float> sums(line);
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t k = 0; k < line; ++k) sums[k] += g[row * line + k];
+  AddUp(sums, o, out);
 }
 
 using In = ffi::Buffer<ffi::F32, 4>;
@@ -307,15 +272,35 @@ ffi::Error Forward(ffi::ThreadPool& pool, Kind kind, In x, In w, Bias bias, cons
   return ffi::Error::Success();
 }
 
-ffi::Error HandlePool(ffi::ThreadPool pool, In x, Out out, Ints window, Ints stride, Ints pads) {
-  auto a = x.dimensions(), y = out->dimensions();
-  Windows s{a[0], a[1], a[2], a[3], y[1], y[2], window[0], window[1],
-            stride[0], stride[1], pads[0], pads[1], pads[2], pads[3]};
-  try {
-    RunPool(pool, s, x.typed_data(), out->typed_data());
-  } catch (const std::exception& e) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
-  }
+ffi::Error HandleBiasGradient(ffi::ThreadPool pool, In g, ffi::ResultBuffer<ffi::F32, 1> out) {
+  auto y = g.dimensions();
+  const Shares shares(pool, y[0]);
+  const int64_t rows = y[1], line = y[2] * y[3], o = y[3];
+  std::vector<float> sums(shares.count * o);
+  Parallel(pool, shares.count, [&](int64_t i) {
+    Sums(g.typed_data() + shares.from(i) * rows * line, shares.many(i) * rows, line, o,
+         sums.data() + i * o);
+  });
+  AddUp(sums, o, out->typed_data());
+  return ffi::Error::Success();
+}
+
+pooling::Windows Windows(In x, In y, Ints window, Ints stride, Ints pads) {
+  auto a = x.dimensions(), b = y.dimensions();
+  return {a[0], a[1], a[2], a[3], b[1], b[2], window[0], window[1],
+          stride[0], stride[1], pads[0], pads[1], pads[2], pads[3]};
+}
+
+ffi::Error HandlePool(ffi::ThreadPool pool, In x, Out y, Ints window, Ints stride, Ints pads) {
+  pooling::Run(pool, Windows(x, *y, window, stride, pads), x.typed_data(), nullptr, nullptr,
+               y->typed_data());
+  return ffi::Error::Success();
+}
+
+ffi::Error HandlePoolGradient(ffi::ThreadPool pool, In x, In y, In g, Out dx, Ints window,
+                              Ints stride, Ints pads) {
+  pooling::Run(pool, Windows(x, y, window, stride, pads), x.typed_data(), y.typed_data(),
+               g.typed_data(), dx->typed_data());
   return ffi::Error::Success();
 }
 
@@ -348,9 +333,17 @@ HANDLER(jaxcnn_conv_bias_relu, HandleBiased<kBiasRelu>, .Arg<In>().Arg<In>().Arg
 HANDLER(jaxcnn_conv_add, HandleAdded<kAdd>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
 HANDLER(jaxcnn_conv_add_relu, HandleAdded<kAddRelu>, .Arg<In>().Arg<In>().Arg<Bias>().Arg<In>());
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_max_pool, HandlePool,  // x -> y
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Ret<In>()
-                                  .Attr<Ints>("window").Attr<Ints>("stride").Attr<Ints>("pads"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias_gradient, HandleBiasGradient,  // g -> its sums
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<In>().Ret<Bias>());
+
+#define POOL(name, function, ...)                                                              \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(                                                               \
+      name, function,                                                                          \
+      ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() __VA_ARGS__.Ret<In>().Attr<Ints>("window")       \
+          .Attr<Ints>("stride").Attr<Ints>("pads"))
+
+POOL(jaxcnn_max_pool, HandlePool, .Arg<In>());                                       // x -> y
+POOL(jaxcnn_max_pool_gradient, HandlePoolGradient, .Arg<In>().Arg<In>().Arg<In>());  // x, y, g -> dx
 
 extern "C" const char* jaxcnn_onednn() {
   static const std::string version = [] {

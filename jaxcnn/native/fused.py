@@ -1,7 +1,6 @@
 """What follows a convolution by oneDNN goes into it, where nothing needs the gradient: the bias,
 batch normalisation with running statistics, a shortcut's maps, ReLU. Else they read and write the
-maps once more. And max pooling over windows that overlap is oneDNN's, which passes over a NaN where
-`lax` keeps it; weights that are NaN come out as such all the same.
+maps once more.
 
     fused(f)(*args)  # what f(*args) is, to rounding
 
@@ -94,14 +93,11 @@ def _equation(eqn: JaxprEqn, inputs: list[Value]) -> Sequence[Value]:
         if isinstance(inner, ClosedJaxpr):
             return _run(inner.jaxpr, inner.consts, inputs)
         return _run(inner, (), inputs)
-    if name == "ffi_call" and eqn.params["target_name"] == native.FORWARD:
+    if name == "ffi_call" and eqn.params["target_name"] in (native.FORWARD, native.BIASED[0]):
         shape = eqn.outvars[0].aval.shape  # type: ignore[attr-defined]
-        x, w = map(_array, inputs)
-        return [Convolution(x, w, shape, native.options(eqn.params["attributes"]))]
-    if name == "reduce_window_max":
-        pooled = _pooled(eqn, _array(inputs[0]))
-        if pooled is not None:
-            return [pooled]
+        x, w, *bias = map(_array, inputs)
+        options = native.options(eqn.params["attributes"])
+        return [Convolution(x, w, shape, options, shift=bias[0][None, None, None] if bias else 0.0)]
     if any(isinstance(value, Convolution) for value in inputs):
         followed = _followed(name, *inputs) if len(inputs) == 2 else None
         if followed is not None:
@@ -128,20 +124,6 @@ def _followed(name: str, a: Value, b: Value) -> Value | None:
     if name == "mul":
         return replace(conv, scale=conv.scale * other, shift=conv.shift * other)
     return None
-
-
-def _pooled(eqn: JaxprEqn, x: jax.Array) -> jax.Array | None:
-    """The maximum of windows over the rows and columns of float32 pictures; None of other ones."""
-    sizes = (eqn.params["window_dimensions"], eqn.params["window_strides"])
-    pads, dilated = eqn.params["padding"], ("base_dilation", "window_dilation")
-    if x.ndim != 4 or x.dtype != jnp.float32 or any(set(eqn.params[k]) != {1} for k in dilated):
-        return None
-    if any((n[0], n[3]) != (1, 1) for n in sizes) or any(map(any, (pads[0], pads[3]))):
-        return None
-    (window, stride), shape = (n[1:3] for n in sizes), eqn.outvars[0].aval.shape  # type: ignore[attr-defined]
-    if any(max(pad) >= n for pad, n in zip(pads[1:3], window, strict=True)):
-        return None
-    return native.max_pool(x, shape, window, stride, pads[1:3])
 
 
 def _zero(number: Any) -> bool:

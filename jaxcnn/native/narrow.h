@@ -27,7 +27,7 @@ inline void Kernel(const float* w, int64_t kh, int64_t across, int64_t o, int64_
 // m [rows][columns][kh][wide], of rows and columns of dy -> added to dx, its rows `line` apart
 // and its pixels c: row r, column j to the rows r .. r + kh - 1, from pixel j on. What lies across
 // numbers just written would wait for them, so the columns, which do, are the outer loop.
-FMA inline void Add(const float* m, int64_t rows, int64_t columns, int64_t kh, int64_t wide,
+AVX2 inline void Add(const float* m, int64_t rows, int64_t columns, int64_t kh, int64_t wide,
                     int64_t c, int64_t line, float* dx) {
   for (int64_t j = 0; j < columns; ++j)
     for (int64_t r = 0; r < rows; ++r)
@@ -51,12 +51,12 @@ inline void Run(ffi::ThreadPool& pool, const Shape& s, const float* w, const flo
   const int64_t high = s.rows - 1 + s.kh, line = (s.columns - 1) * s.c + wide;
   float* u = Scratch(n * s.o * sizeof(float), 0);
   Kernel(w, s.kh, across, s.o, wide, u);
-  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
-  const int64_t each = (s.n + threads - 1) / threads;
-  Parallel(pool, (s.n + each - 1) / each, [&](int64_t block) {
+  const Shares shares(pool, s.n);
+  Parallel(pool, shares.count, [&](int64_t share) {
     float* m = Scratch(step * s.columns * n * sizeof(float), 1);
     float* dx = Scratch(high * line * sizeof(float), 3);
-    for (int64_t p = block * each; p < std::min(s.n, (block + 1) * each); ++p) {
+    const int64_t first = shares.from(share);
+    for (int64_t p = first; p < first + shares.many(share); ++p) {
       std::fill_n(dx, high * line, 0.0f);
       for (int64_t row = 0; row < s.rows; row += step) {
         const int64_t rows = std::min(step, s.rows - row), pixels = rows * s.columns;

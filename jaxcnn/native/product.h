@@ -6,19 +6,20 @@
 #include <cstdint>
 
 #ifdef __x86_64__
-#define FMA __attribute__((target("fma")))
+#define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f")))
 #else
-#define FMA
+#define AVX2
 #define AVX512
 #endif
-#define INLINE inline __attribute__((always_inline))
+#define ALWAYS __attribute__((always_inline))
+#define INLINE inline ALWAYS
 
 namespace native::products {
 
 inline bool Supported() {  // elsewhere they were never timed, and convolutions stay oneDNN's
 #ifdef __x86_64__
-  return __builtin_cpu_supports("fma") || __builtin_cpu_supports("avx512f");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
   return false;
 #endif
@@ -82,7 +83,7 @@ INLINE void Blocks(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b,
   }
 }
 
-FMA inline void ByFma(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
+AVX2 inline void ByAvx2(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
                       int64_t apart, bool added) {
   Blocks<Avx>(rows, k, n, a, b, to, apart, added);
 }
@@ -96,9 +97,9 @@ AVX512 inline void ByAvx512(int64_t rows, int64_t k, int64_t n, Matrix a, const 
 inline void Product(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
                     int64_t apart, bool added) {
 #ifdef __x86_64__
-  static const auto by = __builtin_cpu_supports("avx512f") ? ByAvx512 : ByFma;
+  static const auto by = __builtin_cpu_supports("avx512f") ? ByAvx512 : ByAvx2;
 #else
-  constexpr auto by = ByFma;
+  constexpr auto by = ByAvx2;
 #endif
   by(rows, k, n, a, b, to, apart, added);
 }

@@ -4,6 +4,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <compare>
 #include <condition_variable>
@@ -65,6 +66,25 @@ inline void Parallel(ffi::ThreadPool& pool, int64_t n, std::function<void(int64_
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->over.wait(lock, [&] { return shared->done == n; });
   if (!shared->error.empty()) throw std::runtime_error(shared->error);
+}
+
+// n pictures in as many shares as the pool has threads, or fewer; each thread takes one.
+struct Shares {
+  int64_t n, each, count;
+
+  Shares(const ffi::ThreadPool& pool, int64_t n) : n(n) {
+    const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+    each = (n + threads - 1) / threads;
+    count = (n + each - 1) / each;
+  }
+  int64_t from(int64_t i) const { return i * each; }
+  int64_t many(int64_t i) const { return std::min(each, n - i * each); }
+};
+
+// The sum of `sums`' rows, as long as out.
+inline void AddUp(const std::vector<float>& sums, int64_t size, float* out) {
+  std::copy_n(sums.begin(), size, out);
+  for (size_t i = size; i < sums.size(); ++i) out[i % size] += sums[i];
 }
 
 inline float* Scratch(size_t bytes, int slot) {  // kept by each thread
