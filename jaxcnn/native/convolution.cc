@@ -115,13 +115,12 @@ Plan MakePlan(const std::pair<Kind, Shape>& key) {
   plan.bias = memory::desc({s.o}, f32, Tag::x);
   const auto attributes = Attributes(kind);
   const auto how = dnnl::prop_kind::forward_training;  // the other one's first choices are slower
-  auto forward = Biased(kind)
-                     ? Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
-                                                              direct, src, any, plan.bias, dst,
-                                                              stride, low, high)
-                        : Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how,
-                                                              direct, src, any, dst, stride, low,
-                                                              high);
+  auto forward =
+      Biased(kind) ? Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how, direct,
+                                                         src, any, plan.bias, dst, stride, low,
+                                                         high)
+                   : Describe<dnnl::convolution_forward>(attributes, std::tuple<>(), how, direct,
+                                                         src, any, dst, stride, low, high);
   // The first choice for few channels takes two to four times as long as the second.
   auto choose = [&](auto& described) {
     while (s.c / g < 16 && std::string(described.impl_info_str()).starts_with("brg"))
@@ -224,18 +223,41 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
   if (kind == kKernel) AddUp(sums, weights, out);
 }
 
-// The sum of g, of each map. A row's numbers are added to those of the row before, which is fast
-// however few maps there are.
-AVX2 void Sums(const float* g, int64_t rows, int64_t line, int64_t o, float* out) {
+// A row's numbers are added to those of the row before, which is fast however few maps there are.
+AVX2 void Sums(int64_t rows, int64_t line, int64_t o, const float* g, float* out) {
   std::vector<float> sums(line);
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t k = 0; k < line; ++k) sums[k] += g[row * line + k];
   AddUp(sums, o, out);
 }
 
+// The gradient of a bias: the sum of g [n, rows, columns, o], of each map.
+void RunBias(ffi::ThreadPool& pool, int64_t n, int64_t rows, int64_t columns, int64_t o,
+             const float* g, float* out) {
+  const Shares shares(pool, n);
+  const int64_t line = columns * o;
+  std::vector<float> sums(shares.count * o);
+  Parallel(pool, shares.count, [&](int64_t i) {
+    const float* from = g + shares.from(i) * rows * line;
+    Sums(shares.many(i) * rows, line, o, from, sums.data() + i * o);
+  });
+  AddUp(sums, o, out);
+}
+
 using In = ffi::Buffer<ffi::F32, 4>;
 using Out = ffi::ResultBuffer<ffi::F32, 4>;
+using Bias = ffi::Buffer<ffi::F32, 1>;
 using Ints = ffi::Span<const int64_t>;
+
+template <class F>
+ffi::Error Done(F f) {
+  try {
+    f();
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("native: ") + e.what());
+  }
+  return ffi::Error::Success();
+}
 
 template <Kind kind>
 ffi::Error Handle(ffi::ThreadPool pool, In a, In b, Out out, Ints stride, Ints pads,
@@ -247,61 +269,21 @@ ffi::Error Handle(ffi::ThreadPool pool, In a, In b, Out out, Ints stride, Ints p
           stride[0], stride[1], pads[0], pads[1], pads[2], pads[3], groups};
   const float* first = a.typed_data();
   const float* second = b.typed_data();
-  try {
+  return Done([&] {
     Run(pool, kind, s, kind == kInput ? nullptr : first, kind == kKernel ? nullptr : second,
         kind == kInput ? first : second, out->typed_data());
-  } catch (const std::exception& e) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
-  }
-  return ffi::Error::Success();
+  });
 }
-
-using Bias = ffi::Buffer<ffi::F32, 1>;
 
 ffi::Error Forward(ffi::ThreadPool& pool, Kind kind, In x, In w, Bias bias, const float* beside,
                    Out out, Ints stride, Ints pads, int64_t groups) {
   auto a = x.dimensions(), b = w.dimensions(), y = out->dimensions();
   Shape s{a[0], a[1], a[2], a[3], y[1], y[2], y[3], b[0], b[1],
           stride[0], stride[1], pads[0], pads[1], pads[2], pads[3], groups};
-  try {
+  return Done([&] {
     Run(pool, kind, s, x.typed_data(), w.typed_data(), bias.typed_data(), out->typed_data(),
         beside);
-  } catch (const std::exception& e) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + e.what());
-  }
-  return ffi::Error::Success();
-}
-
-ffi::Error HandleBiasGradient(ffi::ThreadPool pool, In g, ffi::ResultBuffer<ffi::F32, 1> out) {
-  auto y = g.dimensions();
-  const Shares shares(pool, y[0]);
-  const int64_t rows = y[1], line = y[2] * y[3], o = y[3];
-  std::vector<float> sums(shares.count * o);
-  Parallel(pool, shares.count, [&](int64_t i) {
-    Sums(g.typed_data() + shares.from(i) * rows * line, shares.many(i) * rows, line, o,
-         sums.data() + i * o);
   });
-  AddUp(sums, o, out->typed_data());
-  return ffi::Error::Success();
-}
-
-pooling::Windows Windows(In x, In y, Ints window, Ints stride, Ints pads) {
-  auto a = x.dimensions(), b = y.dimensions();
-  return {a[0], a[1], a[2], a[3], b[1], b[2], window[0], window[1],
-          stride[0], stride[1], pads[0], pads[1], pads[2], pads[3]};
-}
-
-ffi::Error HandlePool(ffi::ThreadPool pool, In x, Out y, Ints window, Ints stride, Ints pads) {
-  pooling::Run(pool, Windows(x, *y, window, stride, pads), x.typed_data(), nullptr, nullptr,
-               y->typed_data());
-  return ffi::Error::Success();
-}
-
-ffi::Error HandlePoolGradient(ffi::ThreadPool pool, In x, In y, In g, Out dx, Ints window,
-                              Ints stride, Ints pads) {
-  pooling::Run(pool, Windows(x, y, window, stride, pads), x.typed_data(), y.typed_data(),
-               g.typed_data(), dx->typed_data());
-  return ffi::Error::Success();
 }
 
 template <Kind kind>
@@ -314,6 +296,32 @@ template <Kind kind>
 ffi::Error HandleAdded(ffi::ThreadPool pool, In x, In w, Bias bias, In beside, Out out,
                        Ints stride, Ints pads, int64_t groups) {
   return Forward(pool, kind, x, w, bias, beside.typed_data(), out, stride, pads, groups);
+}
+
+ffi::Error HandleBiasGradient(ffi::ThreadPool pool, In g, ffi::ResultBuffer<ffi::F32, 1> out) {
+  auto y = g.dimensions();
+  return Done([&] { RunBias(pool, y[0], y[1], y[2], y[3], g.typed_data(), out->typed_data()); });
+}
+
+pooling::Windows WindowsOf(In x, In y, Ints window, Ints stride, Ints pads) {
+  auto a = x.dimensions(), b = y.dimensions();
+  return {a[0], a[1], a[2], a[3], b[1], b[2], window[0], window[1], stride[0], stride[1],
+          pads[0], pads[2]};
+}
+
+ffi::Error HandlePool(ffi::ThreadPool pool, In x, Out y, Ints window, Ints stride, Ints pads) {
+  return Done([&] {
+    pooling::Run(pool, WindowsOf(x, *y, window, stride, pads), x.typed_data(), nullptr, nullptr,
+                 y->typed_data());
+  });
+}
+
+ffi::Error HandlePoolGradient(ffi::ThreadPool pool, In x, In y, In g, Out dx, Ints window,
+                              Ints stride, Ints pads) {
+  return Done([&] {
+    pooling::Run(pool, WindowsOf(x, y, window, stride, pads), x.typed_data(), y.typed_data(),
+                 g.typed_data(), dx->typed_data());
+  });
 }
 
 }  // namespace
@@ -342,8 +350,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxcnn_conv_bias_gradient, HandleBiasGradient,  //
       ffi::Ffi::Bind().Ctx<ffi::ThreadPool>() __VA_ARGS__.Ret<In>().Attr<Ints>("window")       \
           .Attr<Ints>("stride").Attr<Ints>("pads"))
 
-POOL(jaxcnn_max_pool, HandlePool, .Arg<In>());                                       // x -> y
-POOL(jaxcnn_max_pool_gradient, HandlePoolGradient, .Arg<In>().Arg<In>().Arg<In>());  // x, y, g -> dx
+// x -> y; x, y, g -> dx
+POOL(jaxcnn_max_pool, HandlePool, .Arg<In>());
+POOL(jaxcnn_max_pool_gradient, HandlePoolGradient, .Arg<In>().Arg<In>().Arg<In>());
 
 extern "C" const char* jaxcnn_onednn() {
   static const std::string version = [] {

@@ -28,7 +28,7 @@ inline void Kernel(const float* w, int64_t kh, int64_t across, int64_t o, int64_
 // and its pixels c: row r, column j to the rows r .. r + kh - 1, from pixel j on. What lies across
 // numbers just written would wait for them, so the columns, which do, are the outer loop.
 AVX2 inline void Add(const float* m, int64_t rows, int64_t columns, int64_t kh, int64_t wide,
-                    int64_t c, int64_t line, float* dx) {
+                     int64_t c, int64_t line, float* dx) {
   for (int64_t j = 0; j < columns; ++j)
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < kh; ++i) {

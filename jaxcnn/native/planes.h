@@ -18,9 +18,9 @@ namespace native::planes {
 using products::At;
 using products::Eight;
 
-constexpr int64_t kMost = 8;             // maps
-constexpr int64_t kLanes = 4;            // registers of pixels at once
-constexpr int64_t kStep = 8 * kLanes;    // so many pixels
+constexpr int64_t kMost = 8;              // maps
+constexpr int64_t kLanes = 4;             // registers of pixels at once
+constexpr int64_t kStep = 8 * kLanes;     // so many pixels
 constexpr int64_t kRoom = kMost * kMost;  // so many numbers behind a picture are read, or written
 
 inline bool Fits(const Shape& s) {

@@ -2,7 +2,7 @@
 // takes all of the gradient. A window's padding is never its largest value.
 //
 // A register's maps are computed at a time, however many are left, so numbers past the end of a
-// pixel are read: past the last one's of a batch they are those of a copy with room behind it.
+// pixel are read; where that would be past the end of a batch, of a copy with room behind it.
 
 #pragma once
 
@@ -17,7 +17,7 @@
 namespace native::pooling {
 
 struct Windows {
-  int64_t n, h, w, c, rows, columns, high, wide, down, right, top, bottom, left, behind;
+  int64_t n, h, w, c, rows, columns, high, wide, down, right, top, left;
 };
 
 template <int kMaps>  // of a register
@@ -100,11 +100,13 @@ INLINE void Close(int64_t pixels, int64_t c, int64_t apart, const float* from, f
   for (; i < pixels; ++i) std::memcpy(to + i * c, from + i * apart, c * sizeof(float));
 }
 
-// A picture's `size` numbers p: themselves or, where others may not follow, in this thread's slot.
-INLINE const float* Followed(const float* p, int64_t size, bool last, int slot) {
-  if (!last) return p;
-  float* copy = Scratch((size + 16) * sizeof(float), slot);
-  return static_cast<const float*>(std::memcpy(copy, p, size * sizeof(float)));
+// The p-th of n pictures of `size` numbers: where it lies or, where fewer than `room` follow it, in
+// this thread's slot.
+INLINE const float* Picture(const float* x, int64_t p, int64_t n, int64_t size, int64_t room,
+                            int slot) {
+  if ((n - 1 - p) * size >= room) return x + p * size;
+  float* copy = Scratch((size + room) * sizeof(float), slot);
+  return static_cast<const float*>(std::memcpy(copy, x + p * size, size * sizeof(float)));
 }
 
 // `many` pictures, from p on; y and g are null for the pooling itself, which makes `out`.
@@ -114,19 +116,19 @@ INLINE void Pictures(Windows s, int64_t p, int64_t many, const float* x, const f
   const int64_t picture = s.h * s.w * s.c, map = s.rows * s.columns * s.c;
   const int64_t apart = (s.c + kMaps - 1) / kMaps * kMaps;
   const bool whole = apart == s.c;
+  const int64_t room = whole ? 0 : kMaps;
   for (int64_t end = p + many; p < end; ++p) {
-    const bool last = !whole && p == s.n - 1;
-    const float* of = Followed(x + p * picture, picture, last, 0);
+    const float* from = Picture(x, p, s.n, picture, room, 0);
     if (!g) {
       float* v = Scratch((s.w * s.c + kMaps) * sizeof(float), 1);
       float* made = whole ? out + p * map : Scratch((map + kMaps) * sizeof(float), 2);
-      Largest<kMaps>(s, of, v, made);
+      Largest<kMaps>(s, from, v, made);
       if (!whole) std::memcpy(out + p * map, made, map * sizeof(float));
     } else {
       float* made = whole ? out + p * picture : Scratch(s.h * s.w * apart * sizeof(float), 3);
       std::fill_n(made, s.h * s.w * apart, 0.0f);
-      Gradient<kMaps>(s, of, Followed(y + p * map, map, last, 1),
-                      Followed(g + p * map, map, last, 2), made, apart);
+      Gradient<kMaps>(s, from, Picture(y, p, s.n, map, room, 1),
+                      Picture(g, p, s.n, map, room, 2), made, apart);
       if (!whole) Close<kMaps>(s.h * s.w, s.c, apart, made, out + p * picture);
     }
   }

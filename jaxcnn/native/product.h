@@ -84,7 +84,7 @@ INLINE void Blocks(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b,
 }
 
 AVX2 inline void ByAvx2(int64_t rows, int64_t k, int64_t n, Matrix a, const float* b, float* to,
-                      int64_t apart, bool added) {
+                        int64_t apart, bool added) {
   Blocks<Avx>(rows, k, n, a, b, to, apart, added);
 }
 

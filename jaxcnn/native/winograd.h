@@ -69,7 +69,7 @@ INLINE Patch Pixels(const Tiles& t, int64_t tile, int size, const float* x, int6
 
 // B^T x B: of x [n, h, w, c] the tiles from `first` on -> v [16][count, c].
 AVX2 inline void Pictures(const Tiles& t, int64_t first, int64_t count, const float* x, int64_t c,
-                         float* v, int64_t stride) {
+                          float* v, int64_t stride) {
   std::vector<float> copy(16 * c);
   for (int64_t tile = 0; tile < count; ++tile) {
     const auto [from, row] = Pixels(t, first + tile, 4, x, c, c, copy.data());
@@ -96,7 +96,7 @@ AVX2 inline void Pictures(const Tiles& t, int64_t first, int64_t count, const fl
 // A dy A^T: of `many` maps of g [n, h, w, o] the tiles from `first` on
 // -> u [16][many / 16][count, 16].
 AVX2 inline void Gradients(const Tiles& t, int64_t first, int64_t count, const float* g, int64_t o,
-                          int64_t many, float* u, int64_t stride) {
+                           int64_t many, float* u, int64_t stride) {
   std::vector<float> copy(4 * o);
   for (int64_t tile = 0; tile < count; ++tile) {
     const auto [from, row] = Pixels(t, first + tile, 2, g, o, many, copy.data());
@@ -124,8 +124,8 @@ AVX2 inline void Gradients(const Tiles& t, int64_t first, int64_t count, const f
 // with a bias [many] or null, maps beside it that are added (y itself, if they lie there) or null,
 // and ReLU or not.
 AVX2 inline void Maps(const Tiles& t, int64_t first, int64_t count, const float* m, int64_t stride,
-                     int64_t o, int64_t many, const float* bias, const float* beside, bool relu,
-                     float* y) {
+                      int64_t o, int64_t many, const float* bias, const float* beside, bool relu,
+                      float* y) {
   const std::vector<float> zeros(many);
   std::vector<float> nowhere(many);
   const float* more = bias ? bias : zeros.data();
@@ -165,7 +165,7 @@ AVX2 inline void Maps(const Tiles& t, int64_t first, int64_t count, const float*
 // kernel that is turned, which exchanges the first of four with the last, and transposed:
 // -> u [16][c / 16][o, 16].
 AVX2 inline void Kernel(const float* w, int64_t c, int64_t o, int64_t first, int64_t rows,
-                       bool turned, float* u) {
+                        bool turned, float* u) {
   const int64_t size = c * o;
   auto at = [turned](int i) { return turned && i % 3 == 0 ? 3 - i : i; };
   for (int64_t panel = 0; panel < o; panel += kPanel)  // what is written lies close together
@@ -195,7 +195,7 @@ AVX2 inline void Kernel(const float* w, int64_t c, int64_t o, int64_t first, int
 
 // G^T m G: from `first` on `count` of each of the sum of m [blocks][16][c, o] -> w [9][c, o].
 AVX2 inline void KernelGradient(const float* m, int64_t blocks, int64_t size, int64_t first,
-                               int64_t count, float* w) {
+                                int64_t count, float* w) {
   for (int64_t k = first; k < first + count; k += 8) {
     Eight sums[16];
     for (int i = 0; i < 16; ++i) {
