@@ -5,6 +5,9 @@
 
 #include <cstdint>
 
+#ifdef __clang__
+#error only g++ will do: of its vectors clang 14 makes a library that crashes
+#endif
 #ifdef __x86_64__
 #define AVX2 __attribute__((target("avx2,fma")))
 #define AVX512 __attribute__((target("avx512f")))
