@@ -52,6 +52,12 @@ def _fast(*backends: str) -> bool:
     return not _plain.get() and jax.default_backend() in backends
 
 
+def _native(*arrays: jax.Array) -> bool:
+    """Whether it goes to native/."""
+    there = _fast("cpu") and native.version() is not None
+    return there and all(a.dtype == jnp.float32 for a in arrays)
+
+
 def conv(
     x: jax.Array,
     w: jax.Array,
@@ -68,7 +74,7 @@ def conv(
     stride = _pair(stride)
     pads = _pads(x.shape[1:3], w.shape[:2], stride, padding)
     x, pads = _within_reach(x, w, pads)
-    if _fast("cpu") and native.version() and x.dtype == w.dtype == jnp.float32:
+    if _native(x, w):
         return native.conv(x, w, bias, stride, pads, groups)
     y = _without_bias(x, w, stride, pads, groups)
     return y if bias is None else y + bias[None, None, None]
@@ -96,7 +102,7 @@ def max_pool(
 ) -> jax.Array:
     """Largest value of each window. x [B, H, W, C] -> [B, H', W', C]; stride None: the window."""
     window, stride, pads = _pooling(x, window, stride, padding)
-    if _fast("cpu") and native.version() and x.dtype == jnp.float32:
+    if _native(x):
         return native.max_pool(x, window, stride, pads)
     if not _fast("cpu", "gpu"):
         return lax.reduce_window(x, -jnp.inf, lax.max, *_windows(window, stride, pads))

@@ -1,4 +1,6 @@
-"""Convolutions by oneDNN are `lax`'s: compiled here, for real, where there is what it needs."""
+"""Convolutions and pooling of native/ are `lax`'s: compiled here, for real, where there is what it
+needs.
+"""
 
 import subprocess
 import sys

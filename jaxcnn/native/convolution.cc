@@ -1,9 +1,9 @@
 // Convolutions of XLA's CPU by oneDNN: forward, gradient of the input, gradient of the kernel.
 // Where they are faster, by forms of our own. And max pooling.
 //
-// Pictures are NHWC, kernels HWIO, float32. A batch is split into as many blocks as XLA's thread
+// Pictures are NHWC, kernels HWIO, float32. A batch is split into as many shares as XLA's thread
 // pool has threads, or fewer for little work, whoever else is computing: the kernel's gradient is a
-// sum over blocks, and so a run's numbers depend on the machine but never on its company.
+// sum over shares, and so a run's numbers depend on the machine but never on its company.
 
 #include <omp.h>
 
@@ -191,7 +191,7 @@ void Run(ffi::ThreadPool& pool, Kind kind, const Shape& s, const float* x, const
     dnnl::stream stream(Engine());
     const int64_t at = shares.from(i);
     auto scratch = Bind(plan.scratch, Scratch(plan.scratch.get_size(), 2));
-    const float* kernel = shared;  // a last block of fewer pictures may want it otherwise
+    const float* kernel = shared;  // a last share of fewer pictures may want it otherwise
     if (kind != kKernel && plan.kernel != first.kernel) kernel = arranged(plan, 1);
     if (kind == kForward || Biased(kind)) {
       if (Added(kind) && beside != out)

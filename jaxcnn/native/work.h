@@ -29,7 +29,7 @@ constexpr bool Biased(Kind kind) { return kBias <= kind && kind <= kAddRelu; }
 constexpr bool Added(Kind kind) { return kind == kAdd || kind == kAddRelu; }
 constexpr bool Rectified(Kind kind) { return kind == kBiasRelu || kind == kAddRelu; }
 
-struct Shape {  // of one block
+struct Shape {  // of one share
   int64_t n, h, w, c, rows, columns, o, kh, kw;
   int64_t down, right, top, bottom, left, behind, groups;
   auto operator<=>(const Shape&) const = default;
